@@ -1,0 +1,289 @@
+"""YAML that knows on which line everything stands, so that a mistake can be shown where it was made.
+
+`load` turns a file into a pydantic type. Whatever is wrong with the file ends as one `FileError`, whose text has one
+line per mistake: `file:line: key: what is wrong; what would be right`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+Loc = tuple[str | int, ...]
+
+SYNTAX_HINTS = {
+    "mapping values are not allowed": "a value that contains a colon and a space stands in quotes, and keys of one level begin in one column",
+    "could not find expected ':'": "a key, a colon, a space and a value are expected",
+    "found character '\\t'": "a tab cannot indent; use spaces",
+    "did not find expected key": "keys of one level begin in one column, and brackets and quotes are closed",
+    "but found another document": "one file describes one thing; remove the line ---",
+}
+
+
+class Strict(BaseModel):
+    """A part of a file: nothing is guessed, nothing unknown is let through, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class FileError(Exception):
+    """What is wrong with a file, one line per mistake."""
+
+
+class Mistakes(ValueError):
+    """Several mistakes found by one validator, each with its place below the value that was validated."""
+
+    def __init__(self, found: Sequence[tuple[Loc, str]]) -> None:
+        super().__init__("; ".join(sentence for _, sentence in found))
+        self.found = found
+
+
+@dataclass
+class Document:
+    """What stands in a file, and where."""
+
+    text: str
+    data: Any = None
+    root: yaml.Node | None = None
+    traps: dict[Loc, tuple[int, str]] = field(default_factory=dict)
+    duplicates: list[tuple[Loc, int, str]] = field(default_factory=list)
+
+    def find(self, loc: Loc) -> tuple[int, yaml.Node | None]:
+        """The line of `loc`, or of the deepest part of it that exists, and the node there (None when it does not exist)."""
+        line, node = 1, self.root
+        for step in loc:
+            if isinstance(node, yaml.MappingNode):
+                pairs = [(key, value) for key, value in node.value if key.value == str(step)]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                pairs = [(node.value[step], node.value[step])]
+            else:
+                pairs = []
+            if not pairs:
+                return line, None
+            line, node = pairs[-1][0].start_mark.line + 1, pairs[-1][1]
+        return line, node
+
+
+def load(kind: type[T] | TypeAdapter[T], path: Path, *, expected: str, context: Any = None, empty: Any = None) -> T:
+    """The file at `path` as a `kind`. `expected` says what such a file looks like; `empty` stands for a file without content."""
+    document = _read(path, expected, empty)
+    adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+    found = [(line, loc, text) for loc, (line, text) in document.traps.items()]
+    found += [(line, loc, text) for loc, line, text in document.duplicates]
+    already = {loc for _, loc, _ in found}
+    result: T | None = None
+    try:
+        # By way of JSON, because strict mode then still reads addresses and paths from text.
+        result = adapter.validate_json(json.dumps(document.data), context=context)
+    except ValidationError as bad:
+        for error in bad.errors(include_url=False):
+            for loc, text in _sentences(error, document, adapter):
+                if loc not in already:
+                    found.append((document.find(loc)[0], loc, text))
+    if found:
+        lines = [_line(path, line, loc, text) for line, loc, text in sorted(found, key=lambda item: (item[0], str(item[1])))]
+        raise FileError("\n".join(dict.fromkeys(lines)))
+    assert result is not None
+    return result
+
+
+def shown(path: Path) -> str:
+    """`path` as a person in the current directory would write it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean …?` when something known is close to `word`, else what is known."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+
+
+def _line(path: Path, line: int, loc: Loc, text: str) -> str:
+    key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).lstrip(".")
+    return f"{shown(path)}:{line}: {key}: {text}" if key else f"{shown(path)}:{line}: {text}"
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, expected: str, empty: Any) -> Document:
+    text = _text(path)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as bad:
+        raise FileError(_syntax(path, text, bad)) from None
+    document = Document(text=text, root=root)
+    if root is None:
+        if empty is None:
+            raise FileError(_line(path, 1, (), f"the file is empty; {expected} is expected"))
+        document.data = empty
+    elif not isinstance(root, yaml.MappingNode):
+        what = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        raise FileError(_line(path, root.start_mark.line + 1, (), f"{what}; {expected} is expected"))
+    else:
+        document.data = _value(root, (), document, set())
+    return document
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        others = sorted(other.name for other in path.parent.glob(f"*{path.suffix}")) if path.parent.is_dir() else []
+        hint = f"; {did_you_mean(path.name, others)}" if others else ""
+        raise FileError(f"{shown(path)}: there is no such file{hint}") from None
+    except IsADirectoryError:
+        raise FileError(f"{shown(path)}: a directory; a file is expected") from None
+    except OSError as bad:
+        raise FileError(f"{shown(path)}: cannot be read: {bad.strerror}") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as bad:
+        line = raw[: bad.start].count(b"\n") + 1
+        raise FileError(_line(path, line, (), f"byte 0x{raw[bad.start]:02x} is not UTF-8; save the file as UTF-8")) from None
+
+
+def _syntax(path: Path, text: str, bad: yaml.YAMLError) -> str:
+    if isinstance(bad, yaml.reader.ReaderError):
+        line = text[: bad.position].count("\n") + 1
+        return _line(path, line, (), f"the character U+{ord(text[bad.position]):04X} may not stand in YAML; remove it")
+    assert isinstance(bad, yaml.MarkedYAMLError)
+    problem = bad.problem or "not understood"
+    unclosed = "end of stream" in problem or "but got '<stream end>'" in problem
+    mark = bad.context_mark if unclosed and bad.context_mark else bad.problem_mark
+    hint = "what was opened here is never closed" if unclosed else next(
+        (hint for part, hint in SYNTAX_HINTS.items() if part in problem), ""
+    )
+    line = mark.line + 1 if mark else 1
+    return _line(path, line, (), f"not YAML: {hint or problem}")
+
+
+def _value(node: yaml.Node, loc: Loc, document: Document, above: set[int]) -> Any:
+    """The plain value of `node`. What YAML would turn into something that nobody meant goes into `document.traps`."""
+    line = node.start_mark.line + 1
+    if id(node) in above:
+        document.traps[loc] = (line, "an alias is not allowed; write the value out")
+        return None
+    above.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, loc, document, above)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*loc, index), document, above) for index, item in enumerate(node.value)]
+    return _scalar(node, loc, document)
+
+
+def _mapping(node: yaml.MappingNode, loc: Loc, document: Document, above: set[int]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        line, name = key.start_mark.line + 1, str(key.value)
+        if not isinstance(key, yaml.ScalarNode):
+            document.traps[(*loc, "?")] = (line, "a key is a plain word")
+        elif name in first:
+            document.duplicates.append(((*loc, name), line, f"stands here twice, first on line {first[name]}; keep one"))
+        else:
+            first[name] = line
+            result[name] = _value(value, (*loc, name), document, above)
+    return result
+
+
+def _scalar(node: yaml.ScalarNode, loc: Loc, document: Document) -> Any:
+    kind, text, line = node.tag.removeprefix("tag:yaml.org,2002:"), node.value, node.start_mark.line + 1
+    if kind == "str":
+        return text
+    if kind == "null":
+        return None
+    if kind == "bool" and text in ("true", "false"):
+        return text == "true"
+    if kind == "int" and str(int(yaml.safe_load(text)) if node.style is None else "") == text:
+        return int(text)
+    if kind == "float" and node.style is None and text.replace(".", "", 1).isdigit():
+        return float(text)
+    if kind == "bool":
+        means = str(yaml.safe_load(text)).lower()
+        document.traps[loc] = (line, f'YAML reads {text} without quotes as {means}; write "{text}" for the word, or {means}')
+    elif kind == "int":
+        means = str(yaml.safe_load(text))
+        document.traps[loc] = (line, f'YAML reads {text} without quotes as the number {means}; write "{text}"')
+    elif kind in ("float", "timestamp"):
+        means = "a date" if kind == "timestamp" else "a number"
+        document.traps[loc] = (line, f'YAML reads {text} without quotes as {means}; write "{text}"')
+    else:
+        document.traps[loc] = (line, f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed; write the plain value")
+    return text
+
+
+# ---- sentences ------------------------------------------------------------------------------------------------------
+
+
+def _sentences(error: Any, document: Document, adapter: TypeAdapter[Any]) -> list[tuple[Loc, str]]:
+    """A pydantic error in words that say what would be right."""
+    loc: Loc = tuple(step for step in error["loc"] if step != "[key]")
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "value_error":
+        cause = context["error"]
+        if isinstance(cause, Mistakes):
+            return [((*loc, *below), text) for below, text in cause.found]
+        return [(loc, str(cause))]
+    schema = _schema(loc if kind == "missing" else loc[:-1], adapter) if kind in ("missing", "extra_forbidden") else {}
+    if kind == "missing":
+        example = schema.get("examples", [None])[0]
+        return [(loc, "is missing" + (f"; for example: {example}" if example else ""))]
+    if kind == "extra_forbidden":
+        return [(loc, f"unknown key; {did_you_mean(str(loc[-1]), schema.get('properties', {}))}")]
+    node = document.find(loc)[1]
+    text = node.value if isinstance(node, yaml.ScalarNode) else ""
+    if kind == "literal_error":
+        words = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
+        return [(loc, f"{text or 'this'} is not one of {', '.join(words)}")]
+    return [(loc, _type_sentence(kind, node, text, context) or error["msg"])]
+
+
+def _type_sentence(kind: str, node: yaml.Node | None, text: str, context: dict[str, Any]) -> str | None:
+    empty = isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
+    sentences = {
+        "string_type": "a text is expected" + (f'; write "{text}" in quotes' if text and not empty else ""),
+        "int_type": f"a whole number without quotes is expected, not {text or 'this'}",
+        "bool_type": f"true or false without quotes is expected, not {text or 'this'}",
+        "model_type": "keys with values are expected here, indented, one per line",
+        "dict_type": "keys with values are expected here, indented, one per line",
+        "tuple_type": "a list is expected; write [one, two], or one per line after a dash",
+        "list_type": "a list is expected; write [one, two], or one per line after a dash",
+        "too_short": "at least one is needed",
+        "greater_than_equal": f"{text} is too little; at least {context.get('ge')} is needed",
+        "less_than_equal": f"{text} is too much; at most {context.get('le')} makes sense",
+    }
+    if empty and kind in sentences:
+        return f"has no value; {sentences[kind]}"
+    return sentences.get(kind)
+
+
+def _schema(loc: Loc, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """The JSON schema of what is expected at `loc`."""
+    whole = adapter.json_schema()
+
+    def resolved(part: dict[str, Any]) -> dict[str, Any]:
+        options = [option for option in part.get("anyOf", []) if option.get("type") != "null"]
+        reference = (options[0] if options else part).get("$ref")
+        if reference is None:
+            return {**(options[0] if options else {}), **part}
+        return {**whole["$defs"][reference.rsplit("/", 1)[-1]], **part}
+
+    part = resolved(whole)
+    for step in loc:
+        below = part.get("items") if isinstance(step, int) else part.get("properties", {}).get(step, part.get("additionalProperties"))
+        if not isinstance(below, dict):
+            return {}
+        part = resolved(below)
+    return part
