@@ -1,0 +1,18 @@
+"""A clinic's file becomes a server: the roles, in their order. `pyinfra inventory/clinics.py deploy.py --limit NAME`."""
+
+from roles.backup import backup
+from roles.base import base, stamp
+from roles.database import database
+from roles.firewall import firewall
+from roles.proxy import proxy
+from roles.ssh import ssh
+from roles.storage import storage
+
+base()
+storage()  # before anything can write patient data anywhere
+firewall()  # after the packages are here: from now on the way to them leads through the filtering proxy
+ssh()
+database()
+backup()  # needs a cluster to back up
+proxy()
+stamp()  # last: the revision on a server is one that was carried out to its end

@@ -1,0 +1,129 @@
+"""The way in: one OpenSSH connection per server, logged in once with both factors; everything after rides on it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kit import paths
+from kit.clinic import Clinic
+from kit.shell import RootShell
+
+# How long the master stays after its last session; a technician's visit, not a night.
+PERSIST_SECONDS = 3600
+ROOT_SHELL = "env LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive HOME=/root sh"
+
+
+class LoginError(ConnectionError):
+    """Nobody was let in; says who tried, how, and what the server said."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """One way to ask for entry: an account, its key file (None: whatever the agent offers), and its TOTP seed where the kit may know it."""
+
+    user: str
+    key: Path | None = None
+    totp: Path | None = None
+
+
+class Connection:
+    """The OpenSSH master of one clinic; `vagrant` is the VM."""
+
+    def __init__(self, name: str, clinic: Clinic) -> None:
+        self.name, self.clinic = name, clinic
+        self.directory = paths.state_dir() / "ssh"
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        self.config = self.directory / f"{name}.conf"
+        self.socket = self.directory / f"{name}.sock"
+
+    def login(self) -> None:
+        """Open the master unless it is open. Raises LoginError with every way that was tried."""
+        if self.alive():
+            return
+        self._write_config()
+        refusals = []
+        for login in self.logins():
+            said = self._open(login)
+            if said is None:
+                return
+            refusals.append(f"  as {login.user}: {said}")
+        raise LoginError(f"{self.name}: no way in at {self.address[0]} port {self.address[1]}:\n" + "\n".join(refusals))
+
+    def logout(self) -> None:
+        """Close the master, and with it every session on it."""
+        subprocess.run([*self.ssh, "-O", "exit", self.name], capture_output=True, check=False)
+        self.socket.unlink(missing_ok=True)
+
+    def alive(self) -> bool:
+        """Whether the master answers; costs no round trip to the server."""
+        if not self.socket.exists() or not self.config.exists():
+            return False
+        return subprocess.run([*self.ssh, "-O", "check", self.name], capture_output=True, check=False).returncode == 0
+
+    def shell(self) -> RootShell:
+        """A new root shell over the master."""
+        return RootShell([*self.ssh, "-T", self.name, f"exec sudo -n {ROOT_SHELL}"], self.name)
+
+    @property
+    def ssh(self) -> list[str]:
+        """The ssh command that uses the master and never opens a connection, or asks a question, of its own."""
+        return ["ssh", "-F", str(self.config), "-o", "ControlMaster=no", "-o", "BatchMode=yes"]
+
+    @cached_property
+    def address(self) -> tuple[str, int]:
+        """Host and port of sshd as seen from here."""
+        if self.clinic.connect is not None:
+            return str(self.clinic.connect.host), self.clinic.connect.port
+        return "127.0.0.1", paths.ports()["ssh"]
+
+    def logins(self) -> list[Login]:
+        """The ways in, best first: the technician with both factors, then the account of a machine that was never deployed."""
+        if self.clinic.connect is None:
+            keys, seeds = paths.state_dir() / "keys", paths.state_dir() / "totp"
+            technician = self.clinic.technician
+            return [
+                Login(technician, keys / technician, seeds / technician),
+                Login("vagrant", paths.insecure_key()),
+            ]
+        connect = self.clinic.connect
+        user = os.environ.get("CABINET_USER", self.clinic.technician)
+        bootstrap_key = Path(connect.bootstrap_key).expanduser() if connect.bootstrap_key else None
+        return [Login(user), Login(connect.bootstrap_user, bootstrap_key)]
+
+    def _write_config(self) -> None:
+        host, port = self.address
+        self.config.write_text(
+            f"Host {self.name}\n  HostName {host}\n  Port {port}\n  HostKeyAlias {self.name}\n"
+            f"  UserKnownHostsFile {self.directory / (self.name + '.known_hosts')}\n  StrictHostKeyChecking accept-new\n"
+            f"  ControlPath {self.socket}\n  ControlPersist {PERSIST_SECONDS}\n  ServerAliveInterval 15\n  ServerAliveCountMax 4\n"
+            "  PasswordAuthentication no\n  ForwardAgent no\n  LogLevel ERROR\n"
+        )
+
+    def _open(self, login: Login) -> str | None:
+        """Try one way in; None when the master is open, else what the server said. A code is asked for on the terminal."""
+        # ControlPersist puts the master in the background once it is authenticated; its output must not hold our pipes open.
+        argv = ["ssh", "-F", str(self.config), "-o", "ControlMaster=yes", "-o", "ConnectTimeout=20", "-l", login.user, "-N", "-f"]
+        env = dict(os.environ)
+        if login.key is not None:
+            argv += ["-i", str(login.key), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]
+        if login.totp is not None and login.totp.exists():
+            env |= {"SSH_ASKPASS": str(self._askpass(login.totp)), "SSH_ASKPASS_REQUIRE": "force"}
+        elif not sys.stdin.isatty():
+            argv += ["-o", "BatchMode=yes"]
+        log = self.directory / f"{self.name}.log"
+        with log.open("w") as errors:
+            opened = subprocess.run([*argv, self.name], stdout=subprocess.DEVNULL, stderr=errors, env=env, check=False)
+        return None if opened.returncode == 0 else (log.read_text().strip().splitlines() or ["no answer"])[-1]
+
+    def _askpass(self, seed: Path) -> Path:
+        """A program that answers ssh's question for a code; only for people who are tests."""
+        script = self.directory / f"{self.name}.askpass"
+        script.write_text(f"#!/bin/sh\ncd {shlex.quote(str(paths.ROOT))} && exec {shlex.quote(sys.executable)} -m kit.totp {shlex.quote(str(seed))}\n")
+        script.chmod(0o700)
+        return script

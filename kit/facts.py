@@ -1,0 +1,80 @@
+"""Facts that ask what runs, not what was written (R3). Each costs one round trip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+
+# When a unit was last started or told to read its configuration again by us; gone after a boot, as it should be.
+APPLIED = "/run/cabinet/applied"
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What lies at a path; `sha256` is empty for what is not a regular file."""
+
+    mode: str
+    owner: str
+    group: str
+    kind: str
+    sha256: str
+
+
+class Path(FactBase[FileState | None]):
+    """State of `path`, a symbolic link not followed; None when nothing is there."""
+
+    def command(self, path: str) -> StringCommand:
+        quoted = QuoteString(path)
+        return StringCommand(
+            "if test -e", quoted, "|| test -L", quoted, "; then stat -c '%a %U %G %F' --", quoted,
+            "; if test -f", quoted, "&& ! test -L", quoted, "; then sha256sum <", quoted, "; fi; fi",
+        )  # fmt: skip
+
+    def process(self, output: list[str]) -> FileState | None:
+        """Two lines of stat and sha256sum; none for a path where nothing lies."""
+        if not output:
+            return None
+        mode, owner, group, kind = output[0].split(" ", 3)
+        return FileState(mode, owner, group, kind, output[1].split()[0] if len(output) > 1 else "")
+
+
+class Holds(FactBase[bool]):
+    """Whether `question`, a shell script, ends with 0 on the live system."""
+
+    def command(self, question: str) -> StringCommand:
+        return StringCommand("(set -eu;", f"{question}\n) >/dev/null 2>&1 && echo holds || echo lacks")
+
+    def process(self, output: list[str]) -> bool:
+        return output[-1:] == ["holds"]
+
+
+class Unit(FactBase[dict[str, Any]]):
+    """How systemd sees `unit`, and whether a file below one of `config` is newer than what runs (`stale`).
+
+    Newer by change time (ctime), which a rename into place sets and nobody can set back.
+    """
+
+    def command(self, unit: str, config: tuple[str, ...] = ()) -> StringCommand:
+        bits: list[Any] = [
+            "systemctl show --timestamp=unix -p LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp",
+            QuoteString(unit),
+            "; echo Applied=$(stat -c %.9Y", QuoteString(f"{APPLIED}/{unit}"), "2>/dev/null)",
+        ]  # fmt: skip
+        if config:
+            bits += ["; echo Changed=$(find", *(QuoteString(path) for path in config), "-printf '%C@\\n' 2>/dev/null | sort -n | tail -1)"]
+        return StringCommand(*bits)
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        said = dict(line.split("=", 1) for line in output if "=" in line)
+        started = float(said.get("ActiveEnterTimestamp", "").removeprefix("@") or 0)
+        applied = float(said.get("Applied") or 0)
+        return {
+            "active": said.get("ActiveState") in ("active", "activating", "reloading"),
+            "enabled": said.get("UnitFileState") in ("enabled", "static", "alias", "generated", "indirect"),
+            "file_state": said.get("UnitFileState", ""),
+            "known": said.get("LoadState") not in ("not-found", None),
+            "outdated": said.get("NeedDaemonReload") == "yes",
+            "stale": float(said.get("Changed") or 0) > max(started, applied),
+        }

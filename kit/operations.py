@@ -1,0 +1,118 @@
+"""The few operations that pyinfra lacks: whole files, staged and checked; guarded scripts; units that run what is configured.
+
+Each compares live state (R3), names nothing but paths on the terminal (a content may be a secret), and is cheap: one fact, one command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from hashlib import sha256
+from io import BytesIO
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import FileUploadCommand, OperationError, QuoteString, StringCommand, operation
+from pyinfra.api.command import PyinfraCommand
+
+from kit import facts
+from kit.render import content_of
+
+Commands = Generator[PyinfraCommand | str, None, None]
+
+
+@operation()
+def config_file(
+    dest: str,
+    content: str | bytes | None = None,
+    src: str | None = None,
+    template: str | None = None,
+    check: str | None = None,
+    mode: str = "644",
+    owner: str = "root",
+    group: str = "root",
+    **data: Any,
+) -> Commands:
+    """Make `dest` a whole file of ours: from `content`, from files/`src`, or from templates/`template` with `data`.
+
+    It is staged beside its place, `check` (a command; {} is the staged file) must accept it, then one rename puts it there.
+    What `check` refuses never reaches its place.
+    """
+    wanted = content_of(content, src, template, data)
+    now = host.get_fact(facts.Path, path=dest)
+    if now == facts.FileState(mode, owner, group, "regular file" if wanted else "regular empty file", sha256(wanted).hexdigest()):
+        host.noop(f"{dest} is as wanted")
+        return
+    if now is not None and now.kind == "directory":
+        raise OperationError(f"{dest} is a directory; a file belongs there. Look what is in it, then move it away.")
+    directory, _, name = dest.rpartition("/")
+    staged = f"{directory}/.{name}.staged"  # same directory: the rename is atomic; a leading dot: no glob includes it
+    yield StringCommand("mkdir", "-p", QuoteString(directory))
+    yield FileUploadCommand(BytesIO(wanted), staged)
+    checked = check.replace("{}", '"$staged"') if check else "true"
+    yield StringCommand(
+        "staged=", QuoteString(staged), f"; if ( {checked}\n); then chown ", f"{owner}:{group}", ' "$staged" && chmod ', mode,
+        ' "$staged" && mv -fT "$staged" ', QuoteString(dest), '; else rm -f "$staged"; exit 1; fi', _separator="",
+    )  # fmt: skip
+
+
+@operation()
+def directory(path: str, mode: str = "755", owner: str = "root", group: str = "root") -> Commands:
+    """Make `path` a directory with these rights; what is in it stays as it is."""
+    if host.get_fact(facts.Path, path=path) == facts.FileState(mode, owner, group, "directory", ""):
+        host.noop(f"{path} is as wanted")
+        return
+    yield StringCommand("install", "-d", "-m", mode, "-o", owner, "-g", group, QuoteString(path))
+
+
+@operation()
+def absent(path: str) -> Commands:
+    """Make sure that no file or symbolic link lies at `path`."""
+    if host.get_fact(facts.Path, path=path) is None:
+        host.noop(f"{path} is absent")
+        return
+    yield StringCommand("rm", "-f", QuoteString(path))
+
+
+@operation()
+def script(unless: str, run: str) -> Commands:
+    """Run the shell script `run`, unless the shell script `unless` ends with 0; both are asked on the live system."""
+    if host.get_fact(facts.Holds, question=unless):
+        host.noop("holds")
+        return
+    yield StringCommand(f"set -eu\n{run}")
+
+
+@operation()
+def unit(
+    unit: str,
+    running: bool = True,
+    enabled: bool = True,
+    config: list[str] | tuple[str, ...] = (),
+    reload: bool = False,
+) -> Commands:
+    """Make `unit` run (or not), at boot too (or not), with the configuration that lies in `config` (files and directories).
+
+    A unit older than its configuration is restarted, or reloaded where it can be; whether we just wrote the file does not matter,
+    so a run that broke off between the two loses nothing.
+    """
+    now = host.get_fact(facts.Unit, unit=unit, config=tuple(config))
+    name = QuoteString(unit)
+    applied = StringCommand("mkdir", "-p", facts.APPLIED, "&& touch", QuoteString(f"{facts.APPLIED}/{unit}"))
+    changed = False
+    if now["outdated"] or not now["known"]:
+        changed = True
+        yield "systemctl daemon-reload"
+    if enabled != now["enabled"]:
+        changed = True
+        yield StringCommand("systemctl", "--quiet", "enable" if enabled else "disable", name)
+    if not running and now["active"]:
+        changed = True
+        yield StringCommand("systemctl stop", name)
+    if running and (not now["active"] or now["stale"]):
+        changed = True
+        verb = "start" if not now["active"] else "reload" if reload else "restart"
+        yield StringCommand(
+            "systemctl", verb, name, "&&", applied, "|| { journalctl --no-pager -n 20 -u", name, ">&2; exit 1; }"
+        )
+    if not changed:
+        host.noop(f"{unit} is as wanted")

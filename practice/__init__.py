@@ -1,0 +1,1 @@
+"""The server's side of Cabinet: the practice command. Debian's Python and its standard library alone."""

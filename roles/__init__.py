@@ -1,0 +1,1 @@
+"""One module per slice; each is one @deploy function of the same name."""

@@ -1,0 +1,75 @@
+"""base: what all slices stand on: their packages in one transaction, the host's name and time zone, the practice command, the stamp.
+
+Claims: SYS-01, SYS-02, SYS-03.  Changes from Debian defaults: no recommended packages; apt waits for its lock.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from pyinfra.api import deploy
+
+import roles
+from kit import operations as kit
+from kit.clinic import this_clinic
+from kit.paths import ROOT
+from kit.revision import revision
+
+PACKAGES = ["ca-certificates", "python3", "dbus"]
+# dpkg-query prints one line per package that is installed; comm names the ones that are not.
+MISSING = "dpkg-query -W -f '${db:Status-Status} ${Package}\\n' | sed -n 's/^installed //p' | sort -u | comm -23 /dev/fd/3 - 3<<'PACKAGES'\n%s\nPACKAGES\n"
+
+
+def all_packages() -> list[str]:
+    """The Debian packages of every slice, sorted."""
+    modules = (importlib.import_module(f"roles.{module.name}") for module in pkgutil.iter_modules(roles.__path__))
+    return sorted({package for module in modules for package in getattr(module, "PACKAGES", [])})
+
+
+@deploy("base")
+def base() -> None:
+    """Install, name, and set the clock's zone."""
+    clinic = this_clinic()
+    packages()
+    kit.config_file(
+        name="BASE name the server",
+        dest="/etc/hosts",
+        template="base/hosts.j2",
+        hostname=clinic.hostname,
+        address=clinic.network.lan.address.ip,
+    )
+    kit.script(
+        name="BASE set host name and time zone",
+        unless=f'test "$(cat /etc/hostname)" = {clinic.short_name} && test "$(readlink -f /etc/localtime)" = /usr/share/zoneinfo/{clinic.timezone}',
+        run=f"hostnamectl set-hostname {clinic.short_name}\ntimedatectl set-timezone {clinic.timezone}",
+    )
+    practice_command()
+
+
+def packages() -> None:
+    """One transaction for all slices; services stay down until their role has configured them."""
+    wanted = all_packages()
+    missing = MISSING % "\n".join(wanted)
+    kit.config_file(name="BASE let apt wait for its lock", dest="/etc/apt/apt.conf.d/60cabinet", src="base/apt.conf")
+    # Debian makes a cluster of its own when PostgreSQL is installed; ours needs checksums and the encrypted volume.
+    kit.config_file(name="BASE leave the making of clusters to us", dest="/etc/postgresql-common/createcluster.conf", src="base/createcluster.conf")
+    kit.config_file(name="BASE install without starting anything", dest="/usr/local/lib/cabinet/install", src="base/install", mode="755")
+    kit.script(
+        name=f"BASE install {len(wanted)} packages and what they need, in one go",
+        unless=f'test -z "$({missing})"',
+        run=f"/usr/local/lib/cabinet/install {' '.join(wanted)}",
+    )
+
+
+def practice_command() -> None:
+    """The server's side of Cabinet, for the people who work there."""
+    for path in sorted((ROOT / "practice").glob("*.py")):
+        kit.config_file(name=f"BASE practice {path.stem}", dest=f"/usr/local/lib/cabinet/practice/{path.name}", content=path.read_bytes())
+    kit.config_file(name="BASE practice command", dest="/usr/local/bin/practice", src="base/practice", mode="755")
+
+
+@deploy("base")
+def stamp() -> None:
+    """Write down which revision of this tree was carried out to its end."""
+    kit.config_file(name="SYS-01 stamp the revision", dest="/etc/cabinet/revision", content=f"{revision()}\n")

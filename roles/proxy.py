@@ -1,0 +1,10 @@
+"""proxy: being written."""
+
+from pyinfra.api import deploy
+
+PACKAGES: list[str] = []
+
+
+@deploy("proxy")
+def proxy() -> None:
+    """Being written."""
