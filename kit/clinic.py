@@ -226,8 +226,8 @@ class Published(Strict):
 class NetworkSettings(Strict):
     """Where the server stands, and who may reach it."""
 
-    internet: Internet = Field(examples=["{interface: enp1s0}"])
-    lan: Lan = Field(examples=["{interface: enp2s0, address: 10.70.0.10/24}"])
+    internet: Internet
+    lan: Lan
     management: Annotated[tuple[Network, ...], Field(min_length=1)] = Field(examples=["[10.70.0.0/24]"])
     resolvers: Annotated[tuple[Address, ...], Field(min_length=1)] = Field(examples=["[10.70.0.1]"])
     ntp: tuple[Fqdn, ...] = ("time.cloudflare.com", "ptbtime1.ptb.de", "nts.netnod.se")
@@ -345,7 +345,7 @@ class Clinic(Strict):
     connect: Connect | None = None
     network: NetworkSettings
     egress: Egress = Egress()
-    people: Annotated[tuple[Person, ...], Field(min_length=1)]
+    people: Annotated[tuple[Person, ...], Field(min_length=1)] = Field(examples=['[{name: salim, full_name: Salim Benali, profile: technician, keys: ["ssh-ed25519 …"]}]'])
     storage: Storage
     backup: Backup
     proxy: Proxy
@@ -425,6 +425,24 @@ def load(path: Path) -> Clinic:
 def clinic_files() -> tuple[Path, ...]:
     """The files of the practices that this tree looks after: neither the example nor the VM."""
     return tuple(sorted(path for path in (ROOT / "clinics").glob("*.yaml") if path.stem not in ("example", VM)))
+
+
+def inventory(*names: str) -> list[tuple[str, dict[str, str]]]:
+    """The named clinics, or all of them, as pyinfra hosts. With a mistake in any file pyinfra ends here, before it connects.
+
+    SystemExit, because pyinfra shows it as it is: it would put the place in this file in front of an InventoryError, and
+    a traceback under anything else. The path stays a path: objects in host data break pyinfra's debug-inventory.
+    """
+    paths = [ROOT / "clinics" / f"{name}.yaml" for name in names] or list(clinic_files())
+    mistakes = []
+    for path in paths:
+        try:
+            load(path)
+        except ClinicError as bad:
+            mistakes.append(str(bad))
+    if mistakes:
+        raise SystemExit("\n".join(mistakes))
+    return [(f"@cabinet/{path.stem}", {"clinic_file": f"clinics/{path.name}"}) for path in paths]
 
 
 def this_clinic() -> Clinic:

@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kit import paths
+from kit import acceptance, paths, register
+from kit.clinic import Clinic
+from kit.connection import Connection
+from kit.revision import revision
 
 PYINFRA = Path(sys.executable).with_name("pyinfra")
 
@@ -53,3 +56,56 @@ def planned_changes(name: str) -> list[str]:
 def changes_in(plan: dict) -> list[str]:
     """The operations of a `--dry --json` plan that would change a host."""
     return [step["name"] for step in plan["operations"] if step["hosts_with_change"]]
+
+
+def deploy(name: str, connection: Connection) -> bool:
+    """Make the server what its clinic file describes; whether anything was changed.
+
+    Raises LoginError when nobody is let in, DeployError when an operation failed: what was done so far stays, a repeat goes on there.
+    """
+    connection.login()
+    shell = connection.shell()
+    deployed_before = shell.run("test -e /etc/cabinet/revision").rc == 0
+    if deployed_before and not planned_changes(name):
+        shell.close()
+        return False
+    done = pyinfra(name, "deploy.py", "--yes")
+    if done.returncode:
+        raise DeployError(f"{name}: the deploy stopped at the operation named above; once its cause is mended, deploy again: it goes on from there")
+    shell.close()
+    return True
+
+
+def deployed_revision(connection: Connection) -> str | None:
+    """The revision stamped on the server; None when no deploy ever came to its end, or nobody is logged in."""
+    if not connection.alive():
+        return None
+    shell = connection.shell()
+    stamped = shell.run("cat /etc/cabinet/revision")
+    shell.close()
+    return stamped.stdout.decode().strip() or None
+
+
+def proved(name: str) -> bool:
+    """Whether every claim held when it was last tested, at this very revision."""
+    results = acceptance.read_results(paths.state_dir() / "results" / "claims.jsonl")
+    now = revision()
+    return all(
+        claim in results and results[claim].outcome == "passed" and results[claim].revision == now for claim in register.load_claims()
+    )
+
+
+def write_report(name: str, clinic: Clinic, connection: Connection) -> list[Path]:
+    """Write the acceptance report of clinic `name`; the paths of its files."""
+    results = paths.state_dir() / "results"
+    checked_out = revision()
+    report = acceptance.build(
+        clinic,
+        register.load_claims(),
+        register.load_measures(),
+        acceptance.read_results(results / "claims.jsonl"),
+        acceptance.read_results(results / "sabotage.jsonl"),
+        revision=acceptance.Revision(checked_out=checked_out, deployed=deployed_revision(connection), dirty="+" in checked_out),
+        guidelines=register.load_guidelines(),
+    )
+    return list(acceptance.write(report, paths.state_dir() / "report" / name).values())

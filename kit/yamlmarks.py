@@ -90,7 +90,7 @@ def load(kind: type[T] | TypeAdapter[T], path: Path, *, expected: str, context: 
                 if loc not in already:
                     found.append((document.find(loc)[0], loc, text))
     if found:
-        lines = [_line(path, line, loc, text) for line, loc, text in sorted(found, key=lambda item: (item[0], str(item[1])))]
+        lines = [_line(path, line, loc, text) for line, loc, text in sorted(found, key=lambda item: item[0])]
         raise FileError("\n".join(dict.fromkeys(lines)))
     assert result is not None
     return result
@@ -239,7 +239,9 @@ def _sentences(error: Any, document: Document, adapter: TypeAdapter[Any]) -> lis
     schema = _schema(loc if kind == "missing" else loc[:-1], adapter) if kind in ("missing", "extra_forbidden") else {}
     if kind == "missing":
         example = schema.get("examples", [None])[0]
-        return [(loc, "is missing" + (f"; for example: {example}" if example else ""))]
+        keys = ", ".join(schema.get("required", []))
+        hint = f"; for example: {example}" if example else f"; below it stand {keys}" if keys else ""
+        return [(loc, "is missing" + hint)]
     if kind == "extra_forbidden":
         return [(loc, f"unknown key; {did_you_mean(str(loc[-1]), schema.get('properties', {}))}")]
     node = document.find(loc)[1]

@@ -31,6 +31,7 @@ def all_packages() -> list[str]:
 def base() -> None:
     """Install, name, and set the clock's zone."""
     clinic = this_clinic()
+    short_name = clinic.hostname.split(".")[0]
     packages()
     kit.config_file(
         name="BASE name the server",
@@ -41,8 +42,8 @@ def base() -> None:
     )
     kit.script(
         name="BASE set host name and time zone",
-        unless=f'test "$(cat /etc/hostname)" = {clinic.short_name} && test "$(readlink -f /etc/localtime)" = /usr/share/zoneinfo/{clinic.timezone}',
-        run=f"hostnamectl set-hostname {clinic.short_name}\ntimedatectl set-timezone {clinic.timezone}",
+        unless=f'test "$(cat /etc/hostname)" = {short_name} && test "$(readlink -f /etc/localtime)" = /usr/share/zoneinfo/{clinic.timezone}',
+        run=f"hostnamectl set-hostname {short_name}\ntimedatectl set-timezone {clinic.timezone}",
     )
     practice_command()
 

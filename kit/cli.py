@@ -1,0 +1,177 @@
+"""./cabinet: from a clinic's file to a server, and to a proof of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from kit import deployment, paths
+from kit.clinic import Clinic, load
+from kit.connection import Connection
+from kit.yamlmarks import FileError
+
+PARTS = ("offline", "claims", "sabotage", "stories")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Put a safe server into a medical practice, and prove it. NAME is a file in clinics/; `vagrant` is the VM."""
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """Say what begins, and how long it took."""
+    click.secho(f"==> {what}", bold=True)
+    began = time.monotonic()
+    yield
+    click.secho(f"    {what}: {time.monotonic() - began:.0f} s", fg="green")
+
+
+def clinic_named(name: str) -> Clinic:
+    """The clinic of clinics/NAME.yaml; ends the program with what is wrong in it."""
+    return load(paths.ROOT / "clinics" / f"{name}.yaml")
+
+
+def pytest(*arguments: str) -> None:
+    """Run pytest; ends the program with its exit code unless all passed."""
+    done = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=paths.ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def raise_vm() -> None:
+    """The VM runs, and there is a snapshot of it from before anything was deployed."""
+    from kit.vm import Machine  # noqa: PLC0415 - the VM's modules are not needed on the way to a clinic
+
+    machine = Machine()
+    with step("boot the VM"):
+        machine.up()
+    if not machine.has_snapshot("clean"):
+        with step("keep a snapshot of the plain machine"):
+            machine.snapshot("clean")
+
+
+@cli.command()
+def up() -> None:
+    """Boot the VM, deploy it, prove it, write the report; again: only what changed."""
+    raise_vm()
+    changed = deployed("vagrant")
+    if changed or not deployment.proved("vagrant"):
+        with step("prove every claim"):
+            pytest("tests/claims", "-q")
+    show_report("vagrant")
+
+
+@cli.command()
+@click.confirmation_option(prompt="Destroy the VM and everything on it?")
+def down() -> None:
+    """Destroy the VM, after asking."""
+    from kit.vm import Machine  # noqa: PLC0415
+
+    Connection("vagrant", clinic_named("vagrant")).logout()
+    Machine().destroy()
+
+
+@cli.command()
+@click.argument("part", type=click.Choice([*PARTS, "long"]), required=False)
+def test(part: str | None) -> None:
+    """All tests (offline, claims, sabotage, stories), or one part; `long` repeats the stories many times."""
+    if part in (None, "offline"):
+        pytest("tests/offline", "-q")
+    if part == "offline":
+        return
+    raise_vm()
+    deployed("vagrant")
+    if part in (None, "claims"):
+        pytest("tests/claims", "-v")
+    if part in (None, "sabotage"):
+        pytest("tests/claims", "-v", "--sabotage")
+        show_report("vagrant")
+    if part in (None, "stories", "long"):
+        pytest("tests/stories", "-v", "-s", *(["--long"] if part == "long" else []))
+
+
+@cli.command()
+@click.argument("name")
+def plan(name: str) -> None:
+    """Show what a deploy of NAME would change; changes nothing."""
+    clinic_named(name)
+    changes = deployment.planned_changes(name)
+    click.echo("\n".join(changes) or "Nothing to change: the server is as described.")
+
+
+@cli.command()
+@click.argument("name")
+def deploy(name: str) -> None:
+    """Make the server what clinics/NAME.yaml describes."""
+    deployed(name)
+
+
+def deployed(name: str) -> bool:
+    """Deploy clinic `name` whole; whether anything was changed. Ends the program when pyinfra could not."""
+    connection = Connection(name, clinic_named(name))
+    with step(f"deploy {name}"):
+        return deployment.deploy(name, connection)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--sabotage", is_flag=True, help="break each claim first, to show that its test can fail (only where nobody works)")
+def prove(name: str, sabotage: bool) -> None:
+    """Test every claim on the server of NAME."""
+    pytest("tests/claims", "-v", f"--clinic={name}", *(["--sabotage"] if sabotage else []))
+
+
+@cli.command()
+@click.argument("name")
+def report(name: str) -> None:
+    """Write the acceptance report of NAME."""
+    show_report(name)
+
+
+def show_report(name: str) -> None:
+    """Write the report and say where it lies."""
+    clinic = clinic_named(name)
+    for path in deployment.write_report(name, clinic, Connection(name, clinic)):
+        click.echo(f"    {path}")
+
+
+@cli.command()
+@click.argument("name")
+def login(name: str) -> None:
+    """Log in to NAME once, with both factors; everything after rides on it."""
+    connection = Connection(name, clinic_named(name))
+    connection.login()
+    click.echo(f"{name}: open until `./cabinet logout {name}`")
+
+
+@cli.command()
+@click.argument("name")
+def logout(name: str) -> None:
+    """Close the connection to NAME."""
+    Connection(name, clinic_named(name)).logout()
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def vm(arguments: tuple[str, ...]) -> None:
+    """The VM by itself: up, down, ssh, snapshot NAME, restore NAME."""
+    sys.exit(subprocess.run([sys.executable, "-m", "kit.vm", *arguments], cwd=paths.ROOT, check=False).returncode)
+
+
+def main() -> None:
+    """Run; what is wrong with the input or the server ends as a sentence, not as a traceback."""
+    try:
+        cli()
+    except (FileError, ConnectionError, deployment.DeployError, paths.PathError) as said:
+        click.echo(str(said), err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
