@@ -13,6 +13,7 @@ from pathlib import Path
 from kit import paths
 from kit.clinic import Clinic
 from kit.shell import RootShell
+from kit.vm import Machine
 
 # How long the master stays after its last session; a technician's visit, not a night.
 PERSIST_SECONDS = 3600
@@ -51,6 +52,7 @@ class Connection:
         for login in self.logins():
             said = self._open(login)
             if said is None:
+                self._user.write_text(login.user)
                 return
             refusals.append(f"  as {login.user}: {said}")
         raise LoginError(f"{self.name}: no way in at {self.address[0]} port {self.address[1]}:\n" + "\n".join(refusals))
@@ -71,6 +73,15 @@ class Connection:
         return RootShell([*self.ssh, "-T", self.name, f"exec sudo -n {ROOT_SHELL}"], self.name)
 
     @property
+    def logged_in_as(self) -> str | None:
+        """The account that the master was opened as; None when nobody is logged in."""
+        return self._user.read_text() if self.alive() else None
+
+    @property
+    def _user(self) -> Path:
+        return self.directory / f"{self.name}.user"
+
+    @property
     def ssh(self) -> list[str]:
         """The ssh command that uses the master and never opens a connection, or asks a question, of its own."""
         return ["ssh", "-F", str(self.config), "-o", "ControlMaster=no", "-o", "BatchMode=yes"]
@@ -80,17 +91,16 @@ class Connection:
         """Host and port of sshd as seen from here."""
         if self.clinic.connect is not None:
             return str(self.clinic.connect.host), self.clinic.connect.port
-        return "127.0.0.1", paths.ports()["ssh"]
+        return "127.0.0.1", Machine().ssh_port
 
     def logins(self) -> list[Login]:
         """The ways in, best first: the technician with both factors, then the account of a machine that was never deployed."""
         if self.clinic.connect is None:
             keys, seeds = paths.state_dir() / "keys", paths.state_dir() / "totp"
             technician = self.clinic.technician
-            return [
-                Login(technician, keys / technician, seeds / technician),
-                Login("vagrant", paths.insecure_key()),
-            ]
+            # Without a seed here nobody was enrolled yet; a refused log-in would only cost a penalty.
+            enrolled = [Login(technician, keys / technician, seeds / technician)] if (seeds / technician).exists() else []
+            return [*enrolled, Login("vagrant", Machine().key)]
         connect = self.clinic.connect
         user = os.environ.get("CABINET_USER", self.clinic.technician)
         bootstrap_key = Path(connect.bootstrap_key).expanduser() if connect.bootstrap_key else None

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from kit import acceptance, paths, register
 from kit.clinic import Clinic
@@ -47,15 +48,20 @@ def planned_changes(name: str) -> list[str]:
 
     Raises DeployError when the plan could not be made.
     """
+    return [step["name"] for step in plan(name)["operations"] if step["hosts_with_change"]]
+
+
+def operations(name: str) -> int:
+    """How many operations a deploy of clinic `name` has."""
+    return len(plan(name)["operations"])
+
+
+def plan(name: str) -> dict[str, Any]:
+    """What `pyinfra --dry --json` says of clinic `name`. Raises DeployError when the plan could not be made."""
     done = pyinfra(name, "deploy.py", "--dry", "--json", echo=False)
     if done.returncode:
         raise DeployError(f"plan of {name}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return changes_in(json.loads(done.stdout))
-
-
-def changes_in(plan: dict) -> list[str]:
-    """The operations of a `--dry --json` plan that would change a host."""
-    return [step["name"] for step in plan["operations"] if step["hosts_with_change"]]
+    return json.loads(done.stdout)
 
 
 def deploy(name: str, connection: Connection) -> bool:
@@ -105,7 +111,7 @@ def write_report(name: str, clinic: Clinic, connection: Connection) -> list[Path
         register.load_measures(),
         acceptance.read_results(results / "claims.jsonl"),
         acceptance.read_results(results / "sabotage.jsonl"),
-        revision=acceptance.Revision(checked_out=checked_out, deployed=deployed_revision(connection), dirty="+" in checked_out),
+        revision=acceptance.Revision(checked_out=checked_out, deployed=deployed_revision(connection)),
         guidelines=register.load_guidelines(),
     )
     return list(acceptance.write(report, paths.state_dir() / "report" / name).values())

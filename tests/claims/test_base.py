@@ -1,0 +1,70 @@
+"""base: what runs is what was deployed, and nothing that nobody asked for listens or is setuid."""
+
+from __future__ import annotations
+
+from testinfra.host import Host
+
+from kit.revision import revision
+from tests.claim import claim
+
+# Every setuid or setgid file of the packages we install, with the reason it may stay; roles/base.py holds the same list.
+from roles.base import SETUID
+
+
+def revision_forged(host: Host) -> None:
+    host.check_output("echo 000000000000 > /etc/cabinet/revision")
+
+
+def stamp_undone(host: Host) -> None:
+    """The stamp is written by the last role of a whole deploy, not by base alone."""
+    host.check_output(f"echo {revision()} > /etc/cabinet/revision")
+
+
+@claim("SYS-01", broken_by=revision_forged, symptom="undeployed changes", undo=stamp_undone)
+def test_what_is_deployed_is_what_is_checked_out(host: Host) -> None:
+    """The server carries the stamp of the revision that is checked out here."""
+    deployed = host.check_output("cat /etc/cabinet/revision")
+    assert deployed == revision(), f"the server carries {deployed}, checked out is {revision()}: you have undeployed changes"
+
+
+def shell_made_setuid(host: Host) -> None:
+    host.check_output("chmod u+s /usr/bin/find")
+
+
+@claim("SYS-02", broken_by=shell_made_setuid, symptom="/usr/bin/find")
+def test_exactly_these_files_are_setuid(host: Host) -> None:
+    """No file gives its caller somebody else's rights, except those that must."""
+    found = host.check_output("find / -xdev -type f -perm /6000 -print | sort").split()
+    assert "/usr/bin/sudo" in found, "control: not even sudo was found"
+    assert sorted(set(found) - set(SETUID)) == []
+
+
+def stranger_listens(host: Host) -> None:
+    host.check_output("systemd-run --quiet --unit=stranger python3 -m http.server 4711")
+    host.check_output("for i in 1 2 3 4 5 6 7 8 9; do ss -ltnH 'sport = 4711' | grep -q . && exit; sleep 1; done; exit 1")
+
+
+def stranger_ended(host: Host) -> None:
+    host.check_output("systemctl stop stranger")
+
+
+# port, process; DHCP and multicast clients of systemd bind to one address each.
+LISTENING = {
+    ("tcp", "22", "sshd"),
+    ("tcp", "80", "nginx"),
+    ("tcp", "443", "nginx"),
+    ("tcp", "3128", "squid"),
+    ("tcp", "5432", "postgres"),
+    ("tcp", "53", "systemd-resolve"),
+    ("udp", "53", "systemd-resolve"),
+    ("udp", "68", "systemd-network"),
+}
+
+
+@claim("SYS-03", broken_by=stranger_listens, symptom="4711", undo=stranger_ended)
+def test_exactly_these_listen(host: Host) -> None:
+    """Every socket that waits for somebody belongs to a service that was asked for."""
+    lines = host.check_output("ss -H -ltunp").splitlines()
+    found = {(line.split()[0], line.split()[4].rsplit(":", 1)[1], line.split('"')[1]) for line in lines}
+    assert ("tcp", "22", "sshd") in found, "control: not even sshd was found"
+    assert sorted(found - LISTENING) == []

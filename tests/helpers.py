@@ -1,0 +1,50 @@
+"""Plumbing that several slices' tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from testinfra.host import Host
+
+from kit.vm import Machine
+
+LISTENER = """
+import socket, sys
+port, family = int(sys.argv[1]), socket.AF_INET6 if sys.argv[2] == "6" else socket.AF_INET
+with socket.socket(family) as server:
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("", port))
+    server.listen()
+    while True:
+        client, _ = server.accept()
+        client.sendall(b"here I am\\n")
+        client.close()
+"""
+
+
+@contextmanager
+def listening(host: Host, port: int, ipv6: bool = False) -> Iterator[None]:
+    """Something listens on the server at TCP `port`, on all addresses, and greets whoever comes; ended by its own name."""
+    unit = f"listener-{port}"
+    host.run(f"systemctl stop {unit} 2>/dev/null")
+    host.check_output(f"systemd-run --quiet --collect --unit={unit} python3 -c %s {port} {6 if ipv6 else 4}", LISTENER)
+    try:
+        host.check_output(f"for i in $(seq 50); do ss -ltnH 'sport = {port}' | grep -q . && exit 0; sleep 0.1; done; exit 1")
+        yield
+    finally:
+        host.run(f"systemctl stop {unit}")
+
+
+def power_cycled(host: Host, vm: Machine) -> None:
+    """The server was shut down in good order and switched on again; `host` is logged in anew."""
+    host.run("sync; systemctl poweroff")
+    vm.halt()
+    vm.start()
+    logged_in_again(host)
+
+
+def logged_in_again(host: Host) -> None:
+    """The old connection is gone with the machine that held it; `host` rides on a new one."""
+    host.backend.connection.logout()
+    host.backend.reconnect()

@@ -1,0 +1,29 @@
+"""Deployed twice: the second plan is empty, and a second run changes nothing on the server."""
+
+from __future__ import annotations
+
+from testinfra.host import Host
+
+from kit import deployment
+
+# Everything of ours, and when each unit of ours was last started: what a run that changes nothing must leave alone.
+STATE = """
+find /etc /usr/local /var/lib/cabinet /data -xdev -type f -newermt '2000-01-01' \
+    -not -path '/data/var/log/*' -not -path '/data/var/lib/postgresql/*' -not -path '/data/var/lib/nginx/*' \
+    -not -path '/data/var/tmp/*' -not -path '/data/var/spool/*' -not -path '/etc/cabinet/totp/*' -printf '%p %C@\\n' | sort
+for unit in ssh nginx postgresql@17-main squid systemd-resolved systemd-networkd cabinet-firewall; do
+    echo "$unit $(systemctl show -P ActiveEnterTimestamp $unit)"
+done
+nft -s list ruleset | sha256sum
+"""
+
+
+def test_a_second_deploy_changes_nothing(host: Host) -> None:
+    """Neither a file's change time, nor a unit's start, nor the ruleset; control: the first look sees something at all."""
+    assert deployment.planned_changes("vagrant") == []
+    before = host.check_output(STATE).splitlines()
+    assert any(line.startswith("/etc/ssh/") for line in before), "control: the look at the server saw nothing"
+    done = deployment.pyinfra("vagrant", "deploy.py", "--yes", echo=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = host.check_output(STATE).splitlines()
+    assert sorted(set(before) ^ set(after)) == []
