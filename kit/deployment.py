@@ -48,12 +48,12 @@ def planned_changes(name: str) -> list[str]:
 
     Raises DeployError when the plan could not be made.
     """
-    return [step["name"] for step in plan(name)["operations"] if step["hosts_with_change"]]
+    return [step["name"] for step in plan(name)["plan"] if step["hosts_with_change"]]
 
 
 def operations(name: str) -> int:
     """How many operations a deploy of clinic `name` has."""
-    return len(plan(name)["operations"])
+    return len(plan(name)["plan"])
 
 
 def plan(name: str) -> dict[str, Any]:
