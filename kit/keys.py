@@ -36,7 +36,8 @@ def check_public_key(line: str) -> str:
     except (binascii.Error, ValueError):
         raise ValueError(f"the {kind} key is damaged: its second word is not whole; copy the .pub file's line again") from None
     if fields[0] != kind.encode():
-        raise ValueError(f"says {kind}, but its second word holds a {fields[0].decode(errors='replace')} key; copy the .pub file's line again")
+        inside = fields[0].decode(errors="replace")
+        raise ValueError(f"says {kind}, but its second word holds a {inside} key; copy the .pub file's line again")
     if kind == "ssh-rsa":
         bits = int.from_bytes(fields[2] if len(fields) > 2 else b"", "big").bit_length()
         if bits < RSA_BITS:
@@ -70,9 +71,7 @@ def vm_public_key(person: str) -> str:
 def _make_pair(directory: Path, person: str) -> None:
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         new = Path(scratch) / person
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"{person} of the VM", "-f", str(new)], check=True, stdin=subprocess.DEVNULL
-        )
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"{person} of the VM", "-f", str(new)], check=True)
         new.replace(directory / person)
         new.with_suffix(".pub").replace(directory / f"{person}.pub")
     if os.geteuid() == 0:

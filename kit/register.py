@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationInfo, field_validator
+from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
-from kit import yamlmarks
+from kit import words, yamlmarks
 from kit.paths import ROOT
 from kit.yamlmarks import FileError, Loc, Mistakes, Strict
 
@@ -46,23 +44,9 @@ class RegisterError(FileError):
     """What is wrong with the register, one line per mistake."""
 
 
-# ---- words ----------------------------------------------------------------------------------------------------------
-
-
-def _matching(pattern: str, expected: str) -> AfterValidator:
-    compiled = re.compile(pattern)
-
-    def check(text: str) -> str:
-        if not compiled.fullmatch(text):
-            raise ValueError(f'"{text}" is not {expected}')
-        return text
-
-    return AfterValidator(check)
-
-
-ClaimId = Annotated[str, _matching(r"[A-Z]+-[0-9]{2}", "an id: capital letters, a dash and two digits, such as FW-01")]
-Word = Annotated[str, _matching(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", "a word in small letters, such as network-closed")]
-Sentence = Annotated[str, _matching(r"[A-Z].{8,}[.]", "a sentence: a capital letter first, a full stop last")]
+ClaimId = Annotated[str, words.matching(r"[A-Z]+-[0-9]{2}", "an id: capital letters, a dash and two digits, such as FW-01")]
+Word = Annotated[str, words.matching(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", "a word in small letters, such as network-closed")]
+Sentence = Annotated[str, words.matching(r"[A-Z].{8,}[.]", "a sentence: a capital letter first, a full stop last")]
 
 
 # ---- the files ------------------------------------------------------------------------------------------------------
@@ -108,10 +92,10 @@ class Measure(Strict):
 
     @field_validator("later")
     @classmethod
-    def is_planned(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+    def is_planned(cls, open_words: tuple[str, ...]) -> tuple[str, ...]:
         """Open means that somebody will do it: only known work counts."""
-        _refuse(((index,), word, LATER, "is not the name of later work") for index, word in enumerate(words))
-        return words
+        _refuse(((index,), word, LATER, "is not the name of later work") for index, word in enumerate(open_words))
+        return open_words
 
     @property
     def open(self) -> str | None:
@@ -138,9 +122,9 @@ class MeasuresFile(Strict):
         return measures
 
 
-def _refuse(words: Iterable[tuple[Loc, str, Iterable[str], str]]) -> None:
+def _refuse(found: Iterable[tuple[Loc, str, Iterable[str], str]]) -> None:
     """Raise Mistakes for each word that is not known."""
-    wrong = [(loc, f'"{word}" {what}; {yamlmarks.did_you_mean(word, known)}') for loc, word, known, what in words if word not in known]
+    wrong = [(loc, f'"{word}" {what}; {yamlmarks.did_you_mean(word, known)}') for loc, word, known, what in found if word not in known]
     if wrong:
         raise Mistakes(wrong)
 
@@ -164,7 +148,8 @@ def load_guidelines(path: Path = MEASURES) -> dict[str, dict[str, Any]]:
 def load_claims(path: Path = CLAIMS, measures: Path = MEASURES) -> dict[str, Claim]:
     """What is promised, by id. Raises RegisterError with one line per mistake."""
     promises: TypeAdapter[dict[str, Promise]] = TypeAdapter(dict[ClaimId, Promise])
-    loaded = _load(promises, path, expected="ids, each with says, measures and role", context={"measures": load_measures(measures)}, empty={})
+    known = {"measures": load_measures(measures)}
+    loaded = _load(promises, path, expected="ids, each with says, measures and role", context=known, empty={})
     return {key: Claim(id=key, **dict(promise)) for key, promise in loaded.items()}
 
 
@@ -172,8 +157,8 @@ def claim(id: str) -> Claim:
     """The claim `id`. Raises RegisterError, with the id that was probably meant, when claims.yaml has none."""
     claims = load_claims()
     if id not in claims:
-        close = difflib.get_close_matches(id, claims, n=1)
-        raise RegisterError(f"{id} is not in claims.yaml" + (f"; did you mean {close[0]}?" if close else "; write down there what it promises"))
+        guess = yamlmarks.did_you_mean(id, claims, else_list=False)
+        raise RegisterError(f"{id} is not in claims.yaml; {guess or 'write down there what it promises'}")
     return claims[id]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,19 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 T = TypeVar("T")
+DID_YOU_MEAN_KEY = "unknown key; did you mean "
 Loc = tuple[str | int, ...]
 
+RESOLVER = yaml.resolver.Resolver()
+LONGEST = 400
+MANY_DIGITS = 19
+DECIMAL = re.compile(rf"0|-?[1-9][0-9]{{0,{MANY_DIGITS - 2}}}")
+FRACTION = re.compile(r"-?[0-9]{1,9}\.[0-9]{1,9}")
 SYNTAX_HINTS = {
-    "mapping values are not allowed": "a value that contains a colon and a space stands in quotes, and keys of one level begin in one column",
+    "mapping values are not allowed": "a value with a colon in it stands in quotes, and keys of one level begin in one column",
     "could not find expected ':'": "a key, a colon, a space and a value are expected",
     "found character '\\t'": "a tab cannot indent; use spaces",
+    "expected <block end>": "keys of one level begin in one column",
     "did not find expected key": "keys of one level begin in one column, and brackets and quotes are closed",
     "but found another document": "one file describes one thing; remove the line ---",
 }
@@ -85,10 +93,10 @@ def load(kind: type[T] | TypeAdapter[T], path: Path, *, expected: str, context: 
         # By way of JSON, because strict mode then still reads addresses and paths from text.
         result = adapter.validate_json(json.dumps(document.data), context=context)
     except ValidationError as bad:
-        for error in bad.errors(include_url=False):
-            for loc, text in _sentences(error, document, adapter):
-                if loc not in already:
-                    found.append((document.find(loc)[0], loc, text))
+        said = [sentence for error in bad.errors(include_url=False) for sentence in _sentences(error, document, adapter)]
+        misspelt = {(*loc[:-1], text[len(DID_YOU_MEAN_KEY) : -1]) for loc, text in said if text.startswith(DID_YOU_MEAN_KEY)}
+        # What is misspelt is not missing as well, and what YAML misread has been said already.
+        found += [(document.find(loc)[0], loc, text) for loc, text in said if loc not in already | misspelt]
     if found:
         lines = [_line(path, line, loc, text) for line, loc, text in sorted(found, key=lambda item: item[0])]
         raise FileError("\n".join(dict.fromkeys(lines)))
@@ -102,14 +110,17 @@ def shown(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean …?` when something known is close to `word`, else what is known."""
+def did_you_mean(word: str, known: Iterable[str], else_list: bool = True) -> str:
+    """`did you mean …?` when something known is close to `word`; else all that is known, or nothing."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+    listed = f"known here: {', '.join(known)}" if else_list else ""
+    return f"did you mean {close[0]}?" if close else listed
 
 
 def _line(path: Path, line: int, loc: Loc, text: str) -> str:
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 100]} … {text[-100:]}"
     key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).lstrip(".")
     return f"{shown(path)}:{line}: {key}: {text}" if key else f"{shown(path)}:{line}: {text}"
 
@@ -123,6 +134,8 @@ def _read(path: Path, expected: str, empty: Any) -> Document:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as bad:
         raise FileError(_syntax(path, text, bad)) from None
+    except RecursionError:
+        raise FileError(_line(path, 1, (), f"brackets within brackets without end; {expected} is expected")) from None
     document = Document(text=text, root=root)
     if root is None:
         if empty is None:
@@ -160,30 +173,32 @@ def _syntax(path: Path, text: str, bad: yaml.YAMLError) -> str:
         return _line(path, line, (), f"the character U+{ord(text[bad.position]):04X} may not stand in YAML; remove it")
     assert isinstance(bad, yaml.MarkedYAMLError)
     problem = bad.problem or "not understood"
-    unclosed = "end of stream" in problem or "but got '<stream end>'" in problem
+    unclosed = "end of stream" in problem or "flow" in (bad.context or "")
     mark = bad.context_mark if unclosed and bad.context_mark else bad.problem_mark
-    hint = "what was opened here is never closed" if unclosed else next(
-        (hint for part, hint in SYNTAX_HINTS.items() if part in problem), ""
-    )
+    opened = "a quote or bracket that opens here is not closed, or a comma is missing"
+    hint = opened if unclosed else next((hint for part, hint in SYNTAX_HINTS.items() if part in problem), "")
     line = mark.line + 1 if mark else 1
     return _line(path, line, (), f"not YAML: {hint or problem}")
 
 
-def _value(node: yaml.Node, loc: Loc, document: Document, above: set[int]) -> Any:
+def _value(node: yaml.Node, loc: Loc, document: Document, seen: set[int]) -> Any:
     """The plain value of `node`. What YAML would turn into something that nobody meant goes into `document.traps`."""
-    line = node.start_mark.line + 1
-    if id(node) in above:
-        document.traps[loc] = (line, "an alias is not allowed; write the value out")
+    line, plain = node.start_mark.line + 1, isinstance(node, yaml.ScalarNode) and node.style is None
+    if id(node) in seen:
+        document.traps[loc] = (document.find(loc)[0], "an alias is not allowed; write the value out")
         return None
-    above.add(id(node))
+    seen.add(id(node))
+    if node.tag != RESOLVER.resolve(type(node), node.value, (plain, not plain)):
+        document.traps[loc] = (line, f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed; write the plain value")
+        return None
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, loc, document, above)
+        return _mapping(node, loc, document, seen)
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*loc, index), document, above) for index, item in enumerate(node.value)]
+        return [_value(item, (*loc, index), document, seen) for index, item in enumerate(node.value)]
     return _scalar(node, loc, document)
 
 
-def _mapping(node: yaml.MappingNode, loc: Loc, document: Document, above: set[int]) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, loc: Loc, document: Document, seen: set[int]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     first: dict[str, int] = {}
     for key, value in node.value:
@@ -194,34 +209,32 @@ def _mapping(node: yaml.MappingNode, loc: Loc, document: Document, above: set[in
             document.duplicates.append(((*loc, name), line, f"stands here twice, first on line {first[name]}; keep one"))
         else:
             first[name] = line
-            result[name] = _value(value, (*loc, name), document, above)
+            result[name] = _value(value, (*loc, name), document, seen)
     return result
 
 
 def _scalar(node: yaml.ScalarNode, loc: Loc, document: Document) -> Any:
-    kind, text, line = node.tag.removeprefix("tag:yaml.org,2002:"), node.value, node.start_mark.line + 1
-    if kind == "str":
-        return text
+    kind, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
     if kind == "null":
         return None
     if kind == "bool" and text in ("true", "false"):
         return text == "true"
-    if kind == "int" and str(int(yaml.safe_load(text)) if node.style is None else "") == text:
+    if kind == "int" and DECIMAL.fullmatch(text):
         return int(text)
-    if kind == "float" and node.style is None and text.replace(".", "", 1).isdigit():
+    if kind == "float" and FRACTION.fullmatch(text):
         return float(text)
     if kind == "bool":
         means = str(yaml.safe_load(text)).lower()
-        document.traps[loc] = (line, f'YAML reads {text} without quotes as {means}; write "{text}" for the word, or {means}')
-    elif kind == "int":
-        means = str(yaml.safe_load(text))
-        document.traps[loc] = (line, f'YAML reads {text} without quotes as the number {means}; write "{text}"')
-    elif kind in ("float", "timestamp"):
-        means = "a date" if kind == "timestamp" else "a number"
-        document.traps[loc] = (line, f'YAML reads {text} without quotes as {means}; write "{text}"')
-    else:
-        document.traps[loc] = (line, f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed; write the plain value")
+        _trap(node, loc, document, f"{means}; write \"{text}\" for the word, or {means}")
+    elif kind == "int" and len(text) < MANY_DIGITS:
+        _trap(node, loc, document, f'the number {yaml.safe_load(text)}; write "{text}"')
+    elif kind in ("int", "float", "timestamp"):
+        _trap(node, loc, document, f'{"a date" if kind == "timestamp" else "a number"}; write "{text}"')
     return text
+
+
+def _trap(node: yaml.ScalarNode, loc: Loc, document: Document, meaning: str) -> None:
+    document.traps[loc] = (node.start_mark.line + 1, f"YAML reads {node.value} without quotes as {meaning}")
 
 
 # ---- sentences ------------------------------------------------------------------------------------------------------
@@ -240,12 +253,14 @@ def _sentences(error: Any, document: Document, adapter: TypeAdapter[Any]) -> lis
     if kind == "missing":
         example = schema.get("examples", [None])[0]
         keys = ", ".join(schema.get("required", []))
-        hint = f"; for example: {example}" if example else f"; below it stand {keys}" if keys else ""
+        hint = f"; for example: {example}" if example else f"; it needs {keys}" if keys else ""
         return [(loc, "is missing" + hint)]
     if kind == "extra_forbidden":
         return [(loc, f"unknown key; {did_you_mean(str(loc[-1]), schema.get('properties', {}))}")]
     node = document.find(loc)[1]
     text = node.value if isinstance(node, yaml.ScalarNode) else ""
+    if kind == "too_short" and node is not None and node.value:
+        return []  # its items are wrong, which is said where they stand
     if kind == "literal_error":
         words = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
         return [(loc, f"{text or 'this'} is not one of {', '.join(words)}")]
@@ -254,10 +269,11 @@ def _sentences(error: Any, document: Document, adapter: TypeAdapter[Any]) -> lis
 
 def _type_sentence(kind: str, node: yaml.Node | None, text: str, context: dict[str, Any]) -> str | None:
     empty = isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
+    but = "" if empty or not text else f', not "{text}"' if isinstance(node, yaml.ScalarNode) and node.style else f", not {text}"
     sentences = {
-        "string_type": "a text is expected" + (f'; write "{text}" in quotes' if text and not empty else ""),
-        "int_type": f"a whole number without quotes is expected, not {text or 'this'}",
-        "bool_type": f"true or false without quotes is expected, not {text or 'this'}",
+        "string_type": "a text is expected" + (f'; write "{text}"' if text and not empty else ""),
+        "int_type": f"a whole number without quotes is expected{but}",
+        "bool_type": f"true or false without quotes is expected{but}",
         "model_type": "keys with values are expected here, indented, one per line",
         "dict_type": "keys with values are expected here, indented, one per line",
         "tuple_type": "a list is expected; write [one, two], or one per line after a dash",
