@@ -1,0 +1,3 @@
+class Neighbour:
+    def up(self): pass
+    def down(self): pass

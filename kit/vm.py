@@ -1,0 +1,358 @@
+"""The practice machine: built, started, cut from its power, put back to a snapshot.
+
+`python -m kit.vm up|down|halt|ssh|snapshot NAME|restore NAME|status`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from kit import mirror
+from kit.host import HostError, as_runner, capture, echo, runner_directory, runner_env, stream
+from kit.neighbour import Neighbour
+from kit.paths import ROOT, as_root, cache_dir, instance_id, state_dir
+
+# What apt must have installed on the technician's machine.
+VM_PACKAGES = (
+    "vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils ovmf swtpm swtpm-tools "
+    "mmdebstrap fakeroot fdisk e2fsprogs mtools iproute2 openssh-client debian-archive-keyring"
+).split()
+
+DOMAIN = "practice"
+GUEST_PORTS = {"ssh": 22, "https": 443, "http": 80, "pg": 5432, "odd": 4711, "odd2": 8080}
+VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
+
+
+class Machine:
+    """The practice machine of this checkout. Every method asks what is so now; nothing is remembered between calls."""
+
+    def __init__(self) -> None:
+        self.state = state_dir()
+        self.neighbour = Neighbour()
+
+    # ---- life
+
+    def up(self) -> None:
+        """Build, create and start whatever is missing. Quick when the machine already runs."""
+        self.neighbour.up()
+        if self.running() and self._made.exists():
+            return
+        if self._made.exists():
+            self.start()
+            return
+        self._prepare()
+        stream(["vagrant", "up", "--provider", "libvirt"], runner=True)
+        self._made.touch()
+
+    def start(self) -> None:
+        """Switch on, and wait until SSH answers."""
+        self.neighbour.up()
+        if not self.running():
+            self._virsh("start", DOMAIN)
+        self.wait_for_ssh()
+
+    def halt(self) -> None:
+        """Shut down in good order, as by the power button; after two minutes without an end, cut the power."""
+        self._virsh("shutdown", DOMAIN)
+        if not self._wait(lambda: not self.running(), 120):
+            self.power_cut()
+
+    def power_cut(self) -> None:
+        """Take the power away: QEMU ends at once, nothing in the server is asked."""
+        if self.running():
+            self._virsh("destroy", DOMAIN)
+
+    def destroy(self) -> None:
+        """Remove the machine with its disks, TPM, variables and neighbour. The box in the cache stays."""
+        if (self.state / "vagrant").is_dir():
+            stream(["vagrant", "destroy", "--force"], runner=True)
+        self.neighbour.down()
+        for name in ("made", "machine.json", "efivars.qcow2", "tpm-aside"):
+            _remove(self.state / name)
+
+    def running(self) -> bool:
+        """Whether QEMU runs, asked without libvirt: libvirtd may have gone to sleep, QEMU goes on without it."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self.state / "run/libvirt/qemu/run" / f"{DOMAIN}.pid").read_text())
+            return f"guest={DOMAIN}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return False
+
+    def created(self) -> bool:
+        """Whether `up` has once come to its end and nobody has destroyed the machine since."""
+        return self._made.exists()
+
+    # ---- snapshots
+
+    def snapshot(self, name: str) -> None:
+        """Keep the running machine: memory, disks, TPM and firmware variables. An older one of that name goes."""
+        if self.has_snapshot(name):
+            self._virsh("snapshot-delete", DOMAIN, name)
+        self._virsh("snapshot-create-as", DOMAIN, name)
+
+    def has_snapshot(self, name: str) -> bool:
+        """Whether a snapshot of that name exists."""
+        return name in self._virsh("snapshot-list", DOMAIN, "--name", show=False).split()
+
+    def restore(self, name: str, run: Callable[[str], object] | None = None) -> None:
+        """Put the machine back to a snapshot, running. SSH connections from before are dead; the clock is stepped (`set_clock`)."""
+        self._virsh("snapshot-revert", DOMAIN, name, "--running")
+        self.set_clock(run)
+
+    def set_clock(self, run: Callable[[str], object] | None = None) -> None:
+        """Step the server's clock to ours. `run` runs a command as root; without it, Vagrant's account does."""
+        command = f"date --set=@{time.time() + 0.5:.1f}"
+        (run or (lambda line: self.ssh(f"sudo {line}")))(command)
+
+    # ---- the way in
+
+    @cached_property
+    def ports(self) -> dict[str, int]:
+        """The ports on 127.0.0.1 that lead to the server's ports, by name. Chosen once for this checkout."""
+        path = self.state / "ports.json"
+        if not path.exists():
+            first = _free_block(len(GUEST_PORTS))
+            path.write_text(json.dumps({name: first + i for i, name in enumerate(GUEST_PORTS)}))
+        return json.loads(path.read_text())
+
+    @property
+    def ssh_port(self) -> int:
+        """The port on 127.0.0.1 that leads to the server's SSH."""
+        return self.ports["ssh"]
+
+    @property
+    def key(self) -> Path:
+        """The private key of the account `vagrant`, made by `vagrant up` for this machine alone."""
+        return self.state / "vagrant/.vagrant/machines/practice/libvirt/private_key"
+
+    def ssh_command(self, *command: str) -> list[str]:
+        """The ssh command line that logs in as Vagrant's account."""
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes", "BatchMode=yes"]
+        flags = [word for option in options for word in ("-o", option)]
+        return ["ssh", "-F", "none", *flags, "-p", str(self.ssh_port), "-i", str(self.key), "vagrant@127.0.0.1", *command]
+
+    def ssh(self, command: str, timeout: float = 60) -> str:
+        """What a command prints that Vagrant's account runs on the server."""
+        done = subprocess.run(self.ssh_command(command), capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise HostError(f"ssh {command}: exit code {done.returncode}\n{done.stderr.strip()}")
+        return done.stdout
+
+    def wait_for_ssh(self, seconds: float = 600) -> None:
+        """Wait until the server's own SSH greets: slirp accepts every connection by itself, so only the greeting counts."""
+        started = time.monotonic()
+        if not self._wait(lambda: _greets(self.ssh_port), seconds):
+            raise HostError(f"no SSH greeting on 127.0.0.1:{self.ssh_port} after {seconds:.0f} s; see {self.state}/serial.log")
+        print(f"{time.monotonic() - started:6.0f} s  SSH answers on 127.0.0.1:{self.ssh_port}", flush=True)
+
+    # ---- hardware
+
+    def serial_log(self) -> str:
+        """What the server has written to its serial console since it was last switched on."""
+        return (self.state / "serial.log").read_text(errors="replace")
+
+    def detach_tpm(self) -> None:
+        """Put the TPM aside; the next start finds a new, empty one, as on another mainboard. Only while switched off."""
+        self._need_off("the TPM")
+        self._tpm.rename(self.state / "tpm-aside")
+
+    def attach_tpm(self) -> None:
+        """Put the TPM back that `detach_tpm` took out. Only while switched off."""
+        self._need_off("the TPM")
+        _remove(self._tpm)
+        (self.state / "tpm-aside").rename(self._tpm)
+
+    def monitor(self, command: str) -> str:
+        """The answer of QEMU's monitor to a command for humans, such as `info usernet`."""
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(30)
+            link.connect(str(self.state / "run/monitor"))
+            with link.makefile("rw") as lines:
+                lines.readline()
+                for request in ({"execute": "qmp_capabilities"}, {"execute": "human-monitor-command", "arguments": {"command-line": command}}):
+                    lines.write(json.dumps(request) + "\n")
+                    lines.flush()
+                    answer = next(reply for reply in map(json.loads, lines) if "event" not in reply)
+        if "error" in answer:
+            raise HostError(f"QEMU: {command}: {answer['error'].get('desc')}")
+        return answer["return"]
+
+    @contextlib.contextmanager
+    def add_forward(self, guest_port: int) -> Iterator[int]:
+        """A further port on 127.0.0.1 that leads to a port of the server's Internet side, while the block lasts."""
+        host_port = _free_block(1)
+        if said := self.monitor(f"hostfwd_add internet tcp:127.0.0.1:{host_port}-:{guest_port}").strip():
+            raise HostError(f"QEMU: {said}")
+        try:
+            yield host_port
+        finally:
+            self.monitor(f"hostfwd_remove internet tcp:127.0.0.1:{host_port}")
+
+    # ---- within
+
+    @property
+    def _made(self) -> Path:
+        return self.state / "made"
+
+    @property
+    def _tpm(self) -> Path:
+        uuid = self._virsh("domuuid", DOMAIN, show=False).strip()
+        return self.state / "c/libvirt/qemu/swtpm" / uuid
+
+    def _need_off(self, what: str) -> None:
+        if self.running():
+            raise HostError(f"{what} can only be changed while the machine is off: power_cut() first")
+
+    def _virsh(self, *words: str, show: bool = True) -> str:
+        return capture(["virsh", "--connect", "qemu:///session", *words], runner=True, show=show)
+
+    def _wait(self, done: Callable[[], bool], seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.3)
+        return True
+
+    def _prepare(self) -> None:
+        """Write all that the Vagrantfile reads."""
+        for name in ("run", "c", "cache", "data", "disks", "vagrant"):
+            runner_directory(name)
+        box = find_box()
+        machine = {
+            "box": f"cabinet/{box.stem}",
+            "box_file": str(box),
+            "accel": accelerator(),
+            "ports": self.ports,
+            "forwards": [[port, GUEST_PORTS[name]] for name, port in self.ports.items()],
+        }
+        (self.state / "machine.json").write_text(json.dumps(machine, indent=2))
+        shutil.copy(ROOT / "Vagrantfile", self.state / "vagrant/Vagrantfile")
+        variables = self.state / "efivars.qcow2"
+        if not variables.exists():
+            capture(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", VARIABLES, str(variables)], runner=True)
+
+
+# ---- the box
+
+
+def find_box() -> Path:
+    """The box: CABINET_BOX, or the one in the cache, which is built when this week's is missing."""
+    if given := os.environ.get("CABINET_BOX"):
+        return Path(given).resolve(strict=True)
+    box = cache_dir() / f"debian-13-{_box_hash()}.box"
+    with open(cache_dir() / "box.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not box.exists():
+            stream([str(ROOT / "box/build"), str(box)])
+    return box
+
+
+def _box_hash() -> str:
+    """What the box depends on: how it is built, from which mirror, and in which week (security updates)."""
+    digest = hashlib.sha256(repr((mirror.mirrors(), datetime.date.today().isocalendar()[:2])).encode())
+    for path in sorted(path for path in (ROOT / "box").rglob("*") if path.is_file()):
+        digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+# ---- small things
+
+
+def accelerator() -> str:
+    """`kvm` where KVM can really boot something, else `tcg`. That /dev/kvm exists proves nothing."""
+    if chosen := os.environ.get("CABINET_ACCEL"):
+        return chosen
+    known = state_dir() / "accel"
+    if not known.exists():
+        known.write_text("kvm" if _kvm_boots() else "tcg")
+    return known.read_text()
+
+
+def _kvm_boots() -> bool:
+    """Boot a BIOS under KVM and wait for its first words."""
+    command = "qemu-system-x86_64 -accel kvm -cpu host -m 64 -nodefaults -display none -no-reboot -chardev stdio,id=d -device isa-debugcon,iobase=0x402,chardev=d"
+    echo(command.split())
+    with subprocess.Popen(
+        as_runner(command.split()), env=runner_env(), cwd=state_dir(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        said, end = b"", time.monotonic() + 5
+        while process.poll() is None and b"No bootable device" not in said and time.monotonic() < end:
+            said += process.stdout.read() or b""
+            time.sleep(0.05)
+        process.kill()
+    return b"No bootable device" in said
+
+
+def _free_block(size: int) -> int:
+    """The first of `size` free neighbouring ports; where to look first follows from the checkout, so that two seldom meet."""
+    start = int(instance_id(), 16) % 900
+    for step in range(900):
+        first = 20000 + (start + step) % 900 * 10
+        if all(_is_free(first + i) for i in range(size)):
+            return first
+    raise HostError("no free ports between 20000 and 29000 on 127.0.0.1")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def _greets(port: int) -> bool:
+    """Whether an SSH server introduces itself at a port of this machine."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as link:
+        return link.recv(4) == b"SSH-"
+    return False
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a directory, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def main(arguments: list[str]) -> None:
+    """The same functions for a hurried technician."""
+    machine = Machine()
+    match arguments:
+        case ["up"]:
+            machine.up()
+        case ["down"]:
+            machine.destroy()
+        case ["halt"]:
+            machine.halt()
+        case ["ssh", *command]:
+            os.execvp("ssh", machine.ssh_command(*command))
+        case ["snapshot", name]:
+            machine.snapshot(name)
+        case ["restore", name]:
+            machine.restore(name)
+        case ["status"]:
+            print(json.dumps({"running": machine.running(), "state": str(machine.state), "ports": machine.ports, "root": as_root()}, indent=2))
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (HostError, mirror.MirrorError) as error:
+        sys.exit(f"{error}")
