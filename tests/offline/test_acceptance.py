@@ -261,6 +261,12 @@ def test_the_headline(holds: dict[str, Result], headline: str) -> None:
     assert headline in words(report(holds).to_html())
 
 
+def test_an_empty_register_is_said_to_be_empty() -> None:
+    empty = report(claims={})
+    assert "No claim has been made yet." in words(empty.to_html())
+    assert [key for key, status in statuses(empty).items() if status in (Status.COVERED, Status.PARTLY)] == []
+
+
 # ---- the page and the file ----
 
 
