@@ -7,6 +7,7 @@ line per mistake: `file:line: key: what is wrong; what would be right`.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
 import re
@@ -23,6 +24,7 @@ DID_YOU_MEAN_KEY = "unknown key; did you mean "
 Loc = tuple[str | int, ...]
 
 RESOLVER = yaml.resolver.Resolver()
+TOO_DEEP = "lists within lists, too deep to be meant"
 LONGEST = 400
 MANY_DIGITS = 19
 DECIMAL = re.compile(rf"0|-?[1-9][0-9]{{0,{MANY_DIGITS - 2}}}")
@@ -83,8 +85,11 @@ class Document:
 
 def load(kind: type[T] | TypeAdapter[T], path: Path, *, expected: str, context: Any = None, empty: Any = None) -> T:
     """The file at `path` as a `kind`. `expected` says what such a file looks like; `empty` stands for a file without content."""
-    document = _read(path, expected, empty)
-    adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+    try:
+        document = _read(path, expected, empty)
+    except RecursionError:
+        raise FileError(_line(path, 1, (), TOO_DEEP)) from None
+    adapter = kind if isinstance(kind, TypeAdapter) else _adapter(kind)
     found = [(line, loc, text) for loc, (line, text) in document.traps.items()]
     found += [(line, loc, text) for loc, line, text in document.duplicates]
     already = {loc for _, loc, _ in found}
@@ -121,7 +126,7 @@ def did_you_mean(word: str, known: Iterable[str], else_list: bool = True) -> str
 def _line(path: Path, line: int, loc: Loc, text: str) -> str:
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 100]} … {text[-100:]}"
-    key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).lstrip(".")
+    key = "".join(f"[{step}]" if isinstance(step, int) else f".{step:.60}" for step in loc).lstrip(".")
     return f"{shown(path)}:{line}: {key}: {text}" if key else f"{shown(path)}:{line}: {text}"
 
 
@@ -134,8 +139,6 @@ def _read(path: Path, expected: str, empty: Any) -> Document:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as bad:
         raise FileError(_syntax(path, text, bad)) from None
-    except RecursionError:
-        raise FileError(_line(path, 1, (), f"brackets within brackets without end; {expected} is expected")) from None
     document = Document(text=text, root=root)
     if root is None:
         if empty is None:
@@ -244,33 +247,34 @@ def _sentences(error: Any, document: Document, adapter: TypeAdapter[Any]) -> lis
     """A pydantic error in words that say what would be right."""
     loc: Loc = tuple(step for step in error["loc"] if step != "[key]")
     kind, context = error["type"], error.get("ctx", {})
-    if kind == "value_error":
-        cause = context["error"]
-        if isinstance(cause, Mistakes):
-            return [((*loc, *below), text) for below, text in cause.found]
-        return [(loc, str(cause))]
-    schema = _schema(loc if kind == "missing" else loc[:-1], adapter) if kind in ("missing", "extra_forbidden") else {}
-    if kind == "missing":
-        example = schema.get("examples", [None])[0]
-        keys = ", ".join(schema.get("required", []))
-        hint = f"; for example: {example}" if example else f"; it needs {keys}" if keys else ""
-        return [(loc, "is missing" + hint)]
-    if kind == "extra_forbidden":
-        return [(loc, f"unknown key; {did_you_mean(str(loc[-1]), schema.get('properties', {}))}")]
     node = document.find(loc)[1]
     text = node.value if isinstance(node, yaml.ScalarNode) else ""
+    if kind == "value_error":
+        cause = context["error"]
+        found = cause.found if isinstance(cause, Mistakes) else [((), str(cause))]
+        return [((*loc, *below), sentence) for below, sentence in found]
+    if kind == "missing":
+        return [(loc, "is missing" + _hint(_schema(loc, adapter)))]
+    if kind == "extra_forbidden":
+        return [(loc, f"unknown key; {did_you_mean(str(loc[-1]), _schema(loc[:-1], adapter).get('properties', {}))}")]
+    if kind == "literal_error":
+        return [(loc, f"{text or 'this'} is not {context['expected']}")]
     if kind == "too_short" and node is not None and node.value:
         return []  # its items are wrong, which is said where they stand
-    if kind == "literal_error":
-        words = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
-        return [(loc, f"{text or 'this'} is not one of {', '.join(words)}")]
     return [(loc, _type_sentence(kind, node, text, context) or error["msg"])]
+
+
+def _hint(schema: dict[str, Any]) -> str:
+    if schema.get("examples"):
+        return f"; for example: {schema['examples'][0]}"
+    return f"; it needs {', '.join(schema['required'])}" if schema.get("required") else ""
 
 
 def _type_sentence(kind: str, node: yaml.Node | None, text: str, context: dict[str, Any]) -> str | None:
     empty = isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
     but = "" if empty or not text else f', not "{text}"' if isinstance(node, yaml.ScalarNode) and node.style else f", not {text}"
     sentences = {
+        "json_invalid": TOO_DEEP,  # the only thing that JSON has and its reader does not take
         "string_type": "a text is expected" + (f'; write "{text}"' if text and not empty else ""),
         "int_type": f"a whole number without quotes is expected{but}",
         "bool_type": f"true or false without quotes is expected{but}",
@@ -287,9 +291,19 @@ def _type_sentence(kind: str, node: yaml.Node | None, text: str, context: dict[s
     return sentences.get(kind)
 
 
+@functools.cache
+def _whole_schema(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    return adapter.json_schema()
+
+
+@functools.cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 def _schema(loc: Loc, adapter: TypeAdapter[Any]) -> dict[str, Any]:
     """The JSON schema of what is expected at `loc`."""
-    whole = adapter.json_schema()
+    whole = _whole_schema(adapter)
 
     def resolved(part: dict[str, Any]) -> dict[str, Any]:
         options = [option for option in part.get("anyOf", []) if option.get("type") != "null"]
