@@ -94,7 +94,7 @@ def deployed_revision(connection: Connection) -> str | None:
 
 def proved(name: str) -> bool:
     """Whether every claim held when it was last tested, at this very revision."""
-    results = acceptance.read_results(paths.state_dir() / "results" / "claims.jsonl")
+    results = acceptance.read_results(paths.results(name, "claims"))
     now = revision()
     return all(
         claim in results and results[claim].outcome == "passed" and results[claim].revision == now for claim in register.load_claims()
@@ -103,14 +103,13 @@ def proved(name: str) -> bool:
 
 def write_report(name: str, clinic: Clinic, connection: Connection) -> list[Path]:
     """Write the acceptance report of clinic `name`; the paths of its files."""
-    results = paths.state_dir() / "results"
     checked_out = revision()
     report = acceptance.build(
         clinic,
         register.load_claims(),
         register.load_measures(),
-        acceptance.read_results(results / "claims.jsonl"),
-        acceptance.read_results(results / "sabotage.jsonl"),
+        acceptance.read_results(paths.results(name, "claims")),
+        acceptance.read_results(paths.results(name, "sabotage")),
         revision=acceptance.Revision(checked_out=checked_out, deployed=deployed_revision(connection)),
         guidelines=register.load_guidelines(),
     )

@@ -44,6 +44,13 @@ def state_dir() -> Path:
     return _private(path)
 
 
+def results(clinic: str, kind: str) -> Path:
+    """The file in which the tests of `clinic` note what they found; `kind` is claims or sabotage."""
+    directory = state_dir() / "results" / clinic
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory / f"{kind}.jsonl"
+
+
 def cache_dir() -> Path:
     """The directory of files that any checkout can use, such as the box; it is created when missing."""
     if as_root():

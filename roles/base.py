@@ -16,6 +16,15 @@ from kit.clinic import this_clinic
 from kit.paths import ROOT
 from kit.revision import revision
 
+# The files that may act with somebody else's rights: becoming root after a log-in with two factors, checking a console password,
+# starting system services over D-Bus, and keeping an agent's memory from its own user.
+SETUID = (
+    "/usr/bin/ssh-agent",
+    "/usr/bin/sudo",
+    "/usr/lib/dbus-1.0/dbus-daemon-launch-helper",
+    "/usr/sbin/unix_chkpwd",
+)
+STRANGERS = "find / -xdev -type f -perm /6000 " + " ".join(f"! -path {path}" for path in SETUID)
 PACKAGES = ["ca-certificates", "python3", "dbus"]
 # dpkg-query prints one line per package that is installed; comm names the ones that are not.
 MISSING = "dpkg-query -W -f '${db:Status-Status} ${Package}\\n' | sed -n 's/^installed //p' | sort -u | comm -23 /dev/fd/3 - 3<<'PACKAGES'\n%s\nPACKAGES\n"
@@ -45,6 +54,14 @@ def base() -> None:
         unless=f'test "$(cat /etc/hostname)" = {short_name} && test "$(readlink -f /etc/localtime)" = /usr/share/zoneinfo/{clinic.timezone}',
         run=f"hostnamectl set-hostname {short_name}\ntimedatectl set-timezone {clinic.timezone}",
     )
+    kit.script(
+        name="SYS-02 take setuid from every file that does not need it",
+        unless=f'test -z "$({STRANGERS})"',
+        # The override outlives an upgrade of the package that the file comes from.
+        run=f"for file in $({STRANGERS}); do\n"
+        '  ! dpkg -S "$file" >/dev/null 2>&1 || dpkg-statoverride --force-all --add root root 755 "$file" 2>/dev/null || true\n'
+        '  chmod 755 "$file"\ndone',
+    )
     practice_command()
 
 
@@ -54,7 +71,11 @@ def packages() -> None:
     missing = MISSING % "\n".join(wanted)
     kit.config_file(name="BASE let apt wait for its lock", dest="/etc/apt/apt.conf.d/60cabinet", src="base/apt.conf")
     # Debian makes a cluster of its own when PostgreSQL is installed; ours needs checksums and the encrypted volume.
-    kit.config_file(name="BASE leave the making of clusters to us", dest="/etc/postgresql-common/createcluster.conf", src="base/createcluster.conf")
+    kit.config_file(
+        name="BASE leave the making of clusters to us",
+        dest="/etc/postgresql-common/createcluster.conf",
+        src="base/createcluster.conf",
+    )
     kit.config_file(name="BASE install without starting anything", dest="/usr/local/lib/cabinet/install", src="base/install", mode="755")
     kit.script(
         name=f"BASE install {len(wanted)} packages and what they need, in one go",

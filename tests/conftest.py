@@ -6,7 +6,7 @@ import datetime
 import json
 import time
 from collections.abc import Generator, Iterator
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -54,6 +54,13 @@ def host(connection: Connection) -> Iterator[Host]:
         server.backend.shell.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every claim is about a revision of a server."""
+    for item in items:
+        if item.get_closest_marker("claim"):
+            item.fixturenames.append("revision_deployed")
+
+
 @pytest.fixture(scope="session")
 def vm(pytestconfig: pytest.Config) -> Machine:
     """The virtual machine itself: power, disks, TPM, snapshots."""
@@ -74,22 +81,55 @@ def outside() -> Outside:
     return Outside()
 
 
+@pytest.fixture(scope="session")
+def revision_deployed(host: Host) -> str:
+    """What the server carries as the session begins: the results are about that, whatever is checked out."""
+    return host.run("cat /etc/cabinet/revision").stdout.strip() or "none"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """A claim: run its test. Under --sabotage: break it, see the test notice, let its role heal it, see it hold again."""
     mark = pyfuncitem.get_closest_marker("claim")
     if mark is None:
         return (yield)
+    if not pyfuncitem.config.getoption("--sabotage"):
+        with recorded(pyfuncitem, "claims"):
+            return (yield)
+    with recorded(pyfuncitem, "sabotage"):
+        yield from noticed(pyfuncitem, mark)
+        # What the role did not heal does not hold any more, whatever was found before.
+        with recorded(pyfuncitem, "claims"):
+            pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+    return True
+
+
+def noticed(item: pytest.Function, mark: pytest.Mark) -> Generator[None, Any, None]:
+    """Break the claim and run its test, then heal. Only an AssertionError with the symptom counts; only the claim's own role heals."""
+    claim_id, broken_by, symptom = mark.args[0], mark.kwargs["broken_by"], mark.kwargs["symptom"]
+    server = item._request.getfixturevalue("host")
+    broken_by(server)
+    try:
+        yield
+    except AssertionError as failure:
+        if symptom not in str(failure):
+            raise AssertionError(f"{claim_id}: noticed, but for another reason than {symptom!r}: {failure}") from failure
+    else:
+        pytest.fail(f"{claim_id}: {broken_by.__name__} went unnoticed", pytrace=False)
+    finally:
+        if mark.kwargs["undo"] is not None:
+            mark.kwargs["undo"](server)
+        deployment.run_role(item.config.getoption("--clinic"), register.claim(claim_id).role)
+
+
+@contextmanager
+def recorded(item: pytest.Function, kind: str) -> Iterator[None]:
+    """Whatever comes of the block is a line of results: passed, failed (the claim is refuted), or error (nobody knows)."""
     began = time.monotonic()
-    sabotage = pyfuncitem.config.getoption("--sabotage")
     outcome, message = "error", ""
     try:
-        if sabotage:
-            verdict = yield from broken_then_healed(pyfuncitem, mark)
-        else:
-            verdict = yield
+        yield
         outcome = "passed"
-        return verdict
     except (AssertionError, pytest.fail.Exception) as refuted:
         outcome, message = "failed", str(refuted)
         raise
@@ -97,41 +137,27 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         message = f"{type(trouble).__name__}: {trouble}"
         raise
     finally:
-        record("sabotage" if sabotage else "claims", mark.args[0], outcome, message, time.monotonic() - began)
+        record(item, kind, outcome, message, time.monotonic() - began)
 
 
-def broken_then_healed(item: pytest.Function, mark: pytest.Mark) -> Generator[None, Any, Any]:
-    """One claim under sabotage. Only an AssertionError with the symptom counts as noticing; only the claim's own role heals."""
-    claim_id, broken_by, symptom = mark.args[0], mark.kwargs["broken_by"], mark.kwargs["symptom"]
-    arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
-    server = item._request.getfixturevalue("host")
-    broken_by(server)
-    try:
-        yield
-    except AssertionError as noticed:
-        if symptom not in str(noticed):
-            raise AssertionError(f"{claim_id}: noticed, but for another reason than {symptom!r}: {noticed}") from noticed
-    else:
-        pytest.fail(f"{claim_id}: {broken_by.__name__} went unnoticed", pytrace=False)
-    finally:
-        if mark.kwargs["undo"] is not None:
-            mark.kwargs["undo"](server)
-        deployment.run_role(item.config.getoption("--clinic"), register.claim(claim_id).role)
-    item.obj(**arguments)
-    return True
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A claim whose fixtures fail was not looked at: an older `passed` must not stand."""
+    report = yield
+    if call.when == "setup" and report.failed and item.get_closest_marker("claim"):
+        record(item, "sabotage" if item.config.getoption("--sabotage") else "claims", "error", str(call.excinfo), call.duration)
+    return report
 
 
-def record(kind: str, claim_id: str, outcome: str, message: str, seconds: float) -> None:
+def record(item: pytest.Item, kind: str, outcome: str, message: str, seconds: float) -> None:
     """Add a line to what the acceptance report is made of."""
-    results: Path = paths.state_dir() / "results"
-    results.mkdir(exist_ok=True)
     line = {
-        "claim": claim_id,
+        "claim": item.get_closest_marker("claim").args[0],
         "outcome": outcome,
         "message": message[:2000],
         "seconds": round(seconds, 2),
-        "revision": revision(),
+        "revision": item.funcargs.get("revision_deployed", "none"),
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    with (results / f"{kind}.jsonl").open("a") as file:
+    with paths.results(item.config.getoption("--clinic"), kind).open("a") as file:
         file.write(json.dumps(line) + "\n")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from testinfra.host import Host
 
 from kit.revision import revision
-from tests.claim import claim
 
 # Every setuid or setgid file of the packages we install, with the reason it may stay; roles/base.py holds the same list.
 from roles.base import SETUID
+from tests.claim import claim
 
 
 def revision_forged(host: Host) -> None:
