@@ -44,7 +44,8 @@ class Holds(FactBase[bool]):
     """Whether `question`, a shell script, ends with 0 on the live system."""
 
     def command(self, question: str) -> StringCommand:
-        return StringCommand("(set -eu;", f"{question}\n) >/dev/null 2>&1 && echo holds || echo lacks")
+        # Not `( … ) && echo`: in an and-or list the shell ignores -e, and only the question's last line would count.
+        return StringCommand("(set -eu;", f"{question}\n) >/dev/null 2>&1; test $? -eq 0 && echo holds || echo lacks")
 
     def process(self, output: list[str]) -> bool:
         return output[-1:] == ["holds"]
