@@ -65,7 +65,7 @@ class Document:
     data: Any = None
     root: yaml.Node | None = None
     traps: dict[Loc, tuple[int, str]] = field(default_factory=dict)
-    duplicates: list[tuple[Loc, int, str]] = field(default_factory=list)
+    duplicates: list[tuple[int, Loc, str]] = field(default_factory=list)
 
     def find(self, loc: Loc) -> tuple[int, yaml.Node | None]:
         """The line of `loc`, or of the deepest part of it that exists, and the node there (None when it does not exist)."""
@@ -89,24 +89,34 @@ def load(kind: type[T] | TypeAdapter[T], path: Path, *, expected: str, context: 
         document = _read(path, expected, empty)
     except RecursionError:
         raise FileError(_line(path, 1, (), TOO_DEEP)) from None
-    adapter = kind if isinstance(kind, TypeAdapter) else _adapter(kind)
-    found = [(line, loc, text) for loc, (line, text) in document.traps.items()]
-    found += [(line, loc, text) for loc, line, text in document.duplicates]
+    result, said = _checked(kind, document, context)
+    # What YAML misread has been said already.
+    found = [(line, loc, text) for loc, (line, text) in document.traps.items()] + document.duplicates
     already = {loc for _, loc, _ in found}
-    result: T | None = None
-    try:
-        # By way of JSON, because strict mode then still reads addresses and paths from text.
-        result = adapter.validate_json(json.dumps(document.data), context=context)
-    except ValidationError as bad:
-        said = [sentence for error in bad.errors(include_url=False) for sentence in _sentences(error, document, adapter)]
-        misspelt = {(*loc[:-1], text[len(DID_YOU_MEAN_KEY) : -1]) for loc, text in said if text.startswith(DID_YOU_MEAN_KEY)}
-        # What is misspelt is not missing as well, and what YAML misread has been said already.
-        found += [(document.find(loc)[0], loc, text) for loc, text in said if loc not in already | misspelt]
+    found += [(document.find(loc)[0], loc, text) for loc, text in said if loc not in already]
     if found:
         lines = [_line(path, line, loc, text) for line, loc, text in sorted(found, key=lambda item: item[0])]
         raise FileError("\n".join(dict.fromkeys(lines)))
     assert result is not None
     return result
+
+
+def mistakes(kind: type[Any], data: dict[str, Any], context: Any = None) -> list[tuple[Loc, str]]:
+    """What `load` would say about a file with this data; for answers that are not in a file yet."""
+    text = json.dumps(data)
+    return _checked(kind, Document(text=text, data=data, root=yaml.compose(text, Loader=yaml.SafeLoader)), context)[1]
+
+
+def _checked(kind: type[T] | TypeAdapter[T], document: Document, context: Any) -> tuple[T | None, list[tuple[Loc, str]]]:
+    adapter = kind if isinstance(kind, TypeAdapter) else _adapter(kind)
+    try:
+        # By way of JSON, because strict mode then still reads lists as tuples.
+        return adapter.validate_json(json.dumps(document.data), context=context), []
+    except ValidationError as bad:
+        said = [sentence for error in bad.errors(include_url=False) for sentence in _sentences(error, document, adapter)]
+        # What is misspelt is not missing as well.
+        misspelt = {(*loc[:-1], text[len(DID_YOU_MEAN_KEY) : -1]) for loc, text in said if text.startswith(DID_YOU_MEAN_KEY)}
+        return None, [(loc, text) for loc, text in said if loc not in misspelt]
 
 
 def shown(path: Path) -> str:
@@ -209,7 +219,7 @@ def _mapping(node: yaml.MappingNode, loc: Loc, document: Document, seen: set[int
         if not isinstance(key, yaml.ScalarNode):
             document.traps[(*loc, "?")] = (line, "a key is a plain word")
         elif name in first:
-            document.duplicates.append(((*loc, name), line, f"stands here twice, first on line {first[name]}; keep one"))
+            document.duplicates.append((line, (*loc, name), f"stands here twice, first on line {first[name]}; keep one"))
         else:
             first[name] = line
             result[name] = _value(value, (*loc, name), document, seen)

@@ -1,0 +1,45 @@
+"""The plan: what pyinfra would do, on a server that is not there. Each claim has an operation in its role, each operation a claim."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kit.paths import ROOT
+from kit.register import load_claims
+
+# Plumbing: what no claim promises, but some claim stands on.
+BASE = "BASE"
+
+
+@pytest.fixture(scope="session")
+def planned() -> list[tuple[str, str]]:
+    """Role and name of each operation of a first deploy, in order; every fact finds an empty machine."""
+    argv = [sys.executable, "-m", "pyinfra", "@fake/practice", "--data", "clinic_file=clinics/vagrant.yaml", "deploy.py", "--dry", "--json"]
+    environment = os.environ | {"PYINFRA_FAKE_DELAY": "0", "PYINFRA_FAKE_DELAY_JITTER": "0"}
+    run = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    names = [name for step in json.loads(run.stdout)["plan"] for name in step["names"]]
+    return [(role, operation) for role, _, operation in (name.partition(" | ") for name in names)]
+
+
+def test_every_claim_is_carried_out_by_its_role(planned: list[tuple[str, str]]) -> None:
+    """A promise without an operation would be kept by chance."""
+    carried_out = {(role, operation.split()[0]) for role, operation in planned if operation}
+    assert sorted(key for key, claim in load_claims().items() if (claim.role, key) not in carried_out) == []
+
+
+def test_every_operation_serves_a_claim_or_is_plumbing(planned: list[tuple[str, str]]) -> None:
+    """The id is the first word of an operation's name: whoever reads the plan knows which promise it keeps."""
+    known = set(load_claims()) | {BASE}
+    assert len(planned) > 10, "control: there is a plan"
+    assert [f"{role} | {operation}" for role, operation in planned if operation.split(" ")[0] not in known] == []
+
+
+def test_the_first_operation_is_the_bases(planned: list[tuple[str, str]]) -> None:
+    """All packages are installed at once and without starting anything, before any role needs one."""
+    assert planned[0][0] == "base"
