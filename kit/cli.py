@@ -13,6 +13,7 @@ import click
 from kit import deployment, paths
 from kit.clinic import Clinic, load
 from kit.connection import Connection
+from kit.new import new
 from kit.yamlmarks import FileError
 
 PARTS = ("offline", "claims", "sabotage", "stories")
@@ -21,6 +22,9 @@ PARTS = ("offline", "claims", "sabotage", "stories")
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Put a safe server into a medical practice, and prove it. NAME is a file in clinics/; `vagrant` is the VM."""
+
+
+cli.add_command(new)
 
 
 @contextmanager

@@ -134,6 +134,7 @@ class Connection:
     def _askpass(self, seed: Path) -> Path:
         """A program that answers ssh's question for a code; only for people who are tests."""
         script = self.directory / f"{self.name}.askpass"
-        script.write_text(f"#!/bin/sh\ncd {shlex.quote(str(paths.ROOT))} && exec {shlex.quote(sys.executable)} -m kit.totp {shlex.quote(str(seed))}\n")
+        argv = shlex.join([sys.executable, "-m", "kit.totp", str(seed)])
+        script.write_text(f"#!/bin/sh\ncd {shlex.quote(str(paths.ROOT))} && exec {argv}\n")
         script.chmod(0o700)
         return script

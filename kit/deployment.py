@@ -77,7 +77,7 @@ def deploy(name: str, connection: Connection) -> bool:
         return False
     done = pyinfra(name, "deploy.py", "--yes")
     if done.returncode:
-        raise DeployError(f"{name}: the deploy stopped at the operation named above; once its cause is mended, deploy again: it goes on from there")
+        raise DeployError(f"{name}: the deploy stopped at the operation named above; mend its cause, then deploy again")
     shell.close()
     return True
 

@@ -40,6 +40,17 @@ class Path(FactBase[FileState | None]):
         return FileState(mode, owner, group, kind, output[1].split()[0] if len(output) > 1 else "")
 
 
+class Tree(FactBase[dict[str, str]]):
+    """The regular files below `path`: relative path to SHA-256; empty when there is no such directory."""
+
+    def command(self, path: str) -> StringCommand:
+        return StringCommand("cd", QuoteString(path), "2>/dev/null && find . -type f -exec sha256sum {} + || true")
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        """Lines of sha256sum: hash, two blanks, ./path."""
+        return {path.removeprefix("./"): digest for digest, path in (line.split("  ", 1) for line in output)}
+
+
 class Holds(FactBase[bool]):
     """Whether `question`, a shell script, ends with 0 on the live system."""
 

@@ -5,6 +5,7 @@ Each compares live state (R3), names nothing but paths on the terminal (a conten
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Generator
 from hashlib import sha256
 from io import BytesIO
@@ -52,6 +53,31 @@ def config_file(
     yield StringCommand(
         "staged=", QuoteString(staged), f"; if ( {checked}\n); then chown ", f"{owner}:{group}", ' "$staged" && chmod ', mode,
         ' "$staged" && mv -fT "$staged" ', QuoteString(dest), '; else rm -f "$staged"; exit 1; fi', _separator="",
+    )  # fmt: skip
+
+
+@operation()
+def tree(path: str, files: dict[str, bytes]) -> Commands:
+    """Make `path` a directory of exactly `files` (relative path to content; root's, 0644): what else lies there goes.
+
+    Only for directories that are ours alone. The new tree is unpacked beside the old one and takes its place by a rename.
+    """
+    wanted = {name: sha256(content).hexdigest() for name, content in files.items()}
+    if host.get_fact(facts.Tree, path=path) == wanted:
+        host.noop(f"{path} is as wanted")
+        return
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, BytesIO(content))
+    quoted, staged, old = QuoteString(path), QuoteString(f"{path}.staged"), QuoteString(f"{path}.old")
+    yield StringCommand("rm -rf", staged, old, "&& install -d -m 755", staged)
+    yield FileUploadCommand(BytesIO(archive.getvalue()), f"{path}.staged/.tar")
+    yield StringCommand(
+        "cd", staged, "&& umask 022 && tar -xf .tar --no-same-owner && rm .tar && cd / && { ! test -e", quoted, "|| mv", quoted, old,
+        "; } && mv", staged, quoted, "&& rm -rf", old,
     )  # fmt: skip
 
 

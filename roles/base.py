@@ -27,7 +27,10 @@ SETUID = (
 STRANGERS = "find / -xdev -type f -perm /6000 " + " ".join(f"! -path {path}" for path in SETUID)
 PACKAGES = ["ca-certificates", "python3", "dbus"]
 # dpkg-query prints one line per package that is installed; comm names the ones that are not.
-MISSING = "dpkg-query -W -f '${db:Status-Status} ${Package}\\n' | sed -n 's/^installed //p' | sort -u | comm -23 /dev/fd/3 - 3<<'PACKAGES'\n%s\nPACKAGES\n"
+MISSING = r"""dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | sort -u | comm -23 /dev/fd/3 - 3<<'PACKAGES'
+%s
+PACKAGES
+"""
 
 
 def all_packages() -> list[str]:
@@ -51,7 +54,7 @@ def base() -> None:
     )
     kit.script(
         name="BASE set host name and time zone",
-        unless=f'test "$(cat /etc/hostname)" = {short_name} && test "$(readlink -f /etc/localtime)" = /usr/share/zoneinfo/{clinic.timezone}',
+        unless=f'test "$(cat /etc/hostname) $(readlink -f /etc/localtime)" = "{short_name} /usr/share/zoneinfo/{clinic.timezone}"',
         run=f"hostnamectl set-hostname {short_name}\ntimedatectl set-timezone {clinic.timezone}",
     )
     kit.script(
@@ -86,9 +89,12 @@ def packages() -> None:
 
 def practice_command() -> None:
     """The server's side of Cabinet, for the people who work there."""
-    for path in sorted((ROOT / "practice").glob("*.py")):
-        kit.config_file(name=f"BASE practice {path.stem}", dest=f"/usr/local/lib/cabinet/practice/{path.name}", content=path.read_bytes())
-    kit.config_file(name="BASE practice command", dest="/usr/local/bin/practice", src="base/practice", mode="755")
+    kit.tree(
+        name="BASE bring the practice command",
+        path="/usr/local/lib/cabinet/practice",
+        files={path.name: path.read_bytes() for path in sorted((ROOT / "practice").glob("*.py"))},
+    )
+    kit.config_file(name="BASE let people call it", dest="/usr/local/bin/practice", src="base/practice", mode="755")
 
 
 @deploy("base")
