@@ -49,15 +49,19 @@ def pytest(*arguments: str) -> None:
 
 
 def raise_vm() -> None:
-    """The VM runs, and there is a snapshot of it from before anything was deployed."""
+    """The VM runs, and there are snapshots of it: plain, and with the packages but nothing configured."""
     from kit.vm import Machine  # noqa: PLC0415 - the VM's modules are not needed on the way to a clinic
 
     machine = Machine()
     with step("boot the VM"):
         machine.up()
-    if not machine.has_snapshot("clean"):
-        with step("keep a snapshot of the plain machine"):
-            machine.snapshot("clean")
+    if machine.has_snapshot("clean"):
+        return
+    with step("keep a snapshot of the plain machine"):
+        machine.snapshot("clean")
+    with step("install all packages, and keep a snapshot"):
+        deployment.run_role("vagrant", "base", echo=True)
+        machine.snapshot("packages")
 
 
 @cli.command()

@@ -36,11 +36,11 @@ def pyinfra(name: str, *what: str, echo: bool = True) -> subprocess.CompletedPro
     return subprocess.run(argv, cwd=paths.ROOT, env=env, text=True, check=False, capture_output=not echo)
 
 
-def run_role(name: str, role: str) -> None:
-    """Run one role on clinic `name`, quietly. Raises DeployError with what pyinfra said."""
-    done = pyinfra(name, f"roles.{role}.{role}", "--yes", echo=False)
+def run_role(name: str, role: str, echo: bool = False) -> None:
+    """Run one role on clinic `name`. Raises DeployError with what pyinfra said."""
+    done = pyinfra(name, f"roles.{role}.{role}", "--yes", echo=echo)
     if done.returncode:
-        raise DeployError(f"roles.{role} on {name}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        raise DeployError(f"roles.{role} on {name} failed" + ("" if echo else f":\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"))
 
 
 def planned_changes(name: str) -> list[str]:
