@@ -75,6 +75,7 @@ def capture(args: Sequence[str], *, runner: bool = False, show: bool = True, che
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        check=False,
     )
     if check and done.returncode:
         raise HostError(f"{shlex.join(args)}: exit code {done.returncode}\n{done.stdout.strip()}")

@@ -126,6 +126,7 @@ class Neighbour:
 
     def run(self, command: str | Sequence[str], timeout: float = 30, input: str | None = None) -> Result:
         """Run a command of this machine in the LAN, as root. A string goes to sh."""
+        self.up()
         words = ["sh", "-c", command] if isinstance(command, str) else list(command)
         done = subprocess.run(
             self._inside(words),
@@ -133,6 +134,7 @@ class Neighbour:
             text=True,
             errors="replace",
             capture_output=True,
+            check=False,
             **({"input": input} if input is not None else {"stdin": subprocess.DEVNULL}),
         )
         return Result(done.returncode, done.stdout, done.stderr)
@@ -145,6 +147,7 @@ class Neighbour:
     @contextlib.contextmanager
     def listening(self, port: int, proto: str = "tcp", ipv6: bool = False) -> Iterator[Visits]:
         """Something in the LAN that answers at a port, and notes who came."""
+        self.up()
         command = self._inside([sys.executable, "-I", "-u", "-c", LISTENER, ADDRESS6 if ipv6 else ADDRESS, str(port), proto])
         visits = Visits()
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as listener:
@@ -173,8 +176,10 @@ class Neighbour:
 class Outside:
     """The Internet side: what gets to the server from there, and what the server gets out to."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine | None = None) -> None:
+        from kit.vm import Machine  # noqa: PLC0415 - the machine has a neighbour, so neither module can come first
+
+        self.machine = machine or Machine()
 
     def reaches(self, port: int, wait: float = 3) -> bool:
         """Whether the server lets a TCP connection to this port in.
@@ -182,9 +187,8 @@ class Outside:
         slirp accepts on this machine before it has asked the server, so a connection proves nothing. Its own table of
         connections does: ESTABLISHED comes only after the server's answer, a refusal closes, silence stays SYN_SENT.
         """
-        with self.machine.add_forward(port) as local:
-            with socket.create_connection(("127.0.0.1", local), timeout=wait) as link:
-                return self._established(link, local, wait)
+        with self.machine.add_forward(port) as local, socket.create_connection(("127.0.0.1", local), timeout=wait) as link:
+            return self._established(link, local, wait)
 
     def _established(self, link: socket.socket, local: int, wait: float) -> bool:
         end = time.monotonic() + wait

@@ -53,10 +53,8 @@ def results(clinic: str, kind: str) -> Path:
 
 def cache_dir() -> Path:
     """The directory of files that any checkout can use, such as the box; it is created when missing."""
-    if as_root():
-        path = Path("/var/cache/cabinet")
-    else:
-        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cabinet"
+    shared = Path("/var/cache") if as_root() else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = shared / "cabinet"
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -20,16 +17,11 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-from kit import mirror
-from kit.host import HostError, as_runner, capture, echo, runner_directory, runner_env, stream
+from kit.box import accelerator, find_box, free_ports
+from kit.host import HostError, capture, runner_directory, stream
+from kit.mirror import MirrorError
 from kit.neighbour import Neighbour
-from kit.paths import ROOT, as_root, cache_dir, instance_id, state_dir
-
-# What apt must have installed on the technician's machine.
-VM_PACKAGES = (
-    "vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils ovmf swtpm swtpm-tools "
-    "mmdebstrap fakeroot fdisk e2fsprogs mtools iproute2 openssh-client debian-archive-keyring"
-).split()
+from kit.paths import ROOT, PathError, state_dir
 
 DOMAIN = "practice"
 GUEST_PORTS = {"ssh": 22, "https": 443, "http": 80, "pg": 5432, "odd": 4711, "odd2": 8080}
@@ -66,7 +58,8 @@ class Machine:
 
     def halt(self) -> None:
         """Shut down in good order, as by the power button; after two minutes without an end, cut the power."""
-        self._virsh("shutdown", DOMAIN)
+        if self.running():
+            self._virsh("shutdown", DOMAIN, check=False)  # it may have gone off by itself in this moment
         if not self._wait(lambda: not self.running(), 120):
             self.power_cut()
 
@@ -77,10 +70,12 @@ class Machine:
 
     def destroy(self) -> None:
         """Remove the machine with its disks, TPM, variables and neighbour. The box in the cache stays."""
-        if (self.state / "vagrant").is_dir():
+        if (self.state / "vagrant/Vagrantfile").exists():
             stream(["vagrant", "destroy", "--force"], runner=True)
+            self._virsh("pool-destroy", "default", show=False, check=False)
+            self._virsh("pool-undefine", "default", show=False, check=False)
         self.neighbour.down()
-        for name in ("made", "machine.json", "efivars.qcow2", "tpm-aside"):
+        for name in ("made", "vagrant", "vagrant.d", "disks", "machine.json", "efivars.qcow2", "tpm-aside", "serial.log"):
             _remove(self.state / name)
 
     def running(self) -> bool:
@@ -104,7 +99,7 @@ class Machine:
 
     def has_snapshot(self, name: str) -> bool:
         """Whether a snapshot of that name exists."""
-        return name in self._virsh("snapshot-list", DOMAIN, "--name", show=False).split()
+        return self.created() and name in self._virsh("snapshot-list", DOMAIN, "--name", show=False).split()
 
     def restore(self, name: str, run: Callable[[str], object] | None = None) -> None:
         """Put the machine back to a snapshot, running. SSH connections from before are dead; the clock is stepped (`set_clock`)."""
@@ -123,7 +118,7 @@ class Machine:
         """The ports on 127.0.0.1 that lead to the server's ports, by name. Chosen once for this checkout."""
         path = self.state / "ports.json"
         if not path.exists():
-            first = _free_block(len(GUEST_PORTS))
+            first = free_ports(len(GUEST_PORTS))
             path.write_text(json.dumps({name: first + i for i, name in enumerate(GUEST_PORTS)}))
         return json.loads(path.read_text())
 
@@ -145,7 +140,9 @@ class Machine:
 
     def ssh(self, command: str, timeout: float = 60) -> str:
         """What a command prints that Vagrant's account runs on the server."""
-        done = subprocess.run(self.ssh_command(command), capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            self.ssh_command(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
         if done.returncode:
             raise HostError(f"ssh {command}: exit code {done.returncode}\n{done.stderr.strip()}")
         return done.stdout
@@ -181,7 +178,8 @@ class Machine:
             link.connect(str(self.state / "run/monitor"))
             with link.makefile("rw") as lines:
                 lines.readline()
-                for request in ({"execute": "qmp_capabilities"}, {"execute": "human-monitor-command", "arguments": {"command-line": command}}):
+                question = {"execute": "human-monitor-command", "arguments": {"command-line": command}}
+                for request in ({"execute": "qmp_capabilities"}, question):
                     lines.write(json.dumps(request) + "\n")
                     lines.flush()
                     answer = next(reply for reply in map(json.loads, lines) if "event" not in reply)
@@ -192,7 +190,7 @@ class Machine:
     @contextlib.contextmanager
     def add_forward(self, guest_port: int) -> Iterator[int]:
         """A further port on 127.0.0.1 that leads to a port of the server's Internet side, while the block lasts."""
-        host_port = _free_block(1)
+        host_port = free_ports(1)
         if said := self.monitor(f"hostfwd_add internet tcp:127.0.0.1:{host_port}-:{guest_port}").strip():
             raise HostError(f"QEMU: {said}")
         try:
@@ -215,8 +213,8 @@ class Machine:
         if self.running():
             raise HostError(f"{what} can only be changed while the machine is off: power_cut() first")
 
-    def _virsh(self, *words: str, show: bool = True) -> str:
-        return capture(["virsh", "--connect", "qemu:///session", *words], runner=True, show=show)
+    def _virsh(self, *words: str, show: bool = True, check: bool = True) -> str:
+        return capture(["virsh", "--connect", "qemu:///session", *words], runner=True, show=show, check=check)
 
     def _wait(self, done: Callable[[], bool], seconds: float) -> bool:
         end = time.monotonic() + seconds
@@ -245,74 +243,7 @@ class Machine:
             capture(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", VARIABLES, str(variables)], runner=True)
 
 
-# ---- the box
-
-
-def find_box() -> Path:
-    """The box: CABINET_BOX, or the one in the cache, which is built when this week's is missing."""
-    if given := os.environ.get("CABINET_BOX"):
-        return Path(given).resolve(strict=True)
-    box = cache_dir() / f"debian-13-{_box_hash()}.box"
-    with open(cache_dir() / "box.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not box.exists():
-            stream([str(ROOT / "box/build"), str(box)])
-    return box
-
-
-def _box_hash() -> str:
-    """What the box depends on: how it is built, from which mirror, and in which week (security updates)."""
-    digest = hashlib.sha256(repr((mirror.mirrors(), datetime.date.today().isocalendar()[:2])).encode())
-    for path in sorted(path for path in (ROOT / "box").rglob("*") if path.is_file()):
-        digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 # ---- small things
-
-
-def accelerator() -> str:
-    """`kvm` where KVM can really boot something, else `tcg`. That /dev/kvm exists proves nothing."""
-    if chosen := os.environ.get("CABINET_ACCEL"):
-        return chosen
-    known = state_dir() / "accel"
-    if not known.exists():
-        known.write_text("kvm" if _kvm_boots() else "tcg")
-    return known.read_text()
-
-
-def _kvm_boots() -> bool:
-    """Boot a BIOS under KVM and wait for its first words."""
-    command = "qemu-system-x86_64 -accel kvm -cpu host -m 64 -nodefaults -display none -no-reboot -chardev stdio,id=d -device isa-debugcon,iobase=0x402,chardev=d"
-    echo(command.split())
-    with subprocess.Popen(
-        as_runner(command.split()), env=runner_env(), cwd=state_dir(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
-        said, end = b"", time.monotonic() + 5
-        while process.poll() is None and b"No bootable device" not in said and time.monotonic() < end:
-            said += process.stdout.read() or b""
-            time.sleep(0.05)
-        process.kill()
-    return b"No bootable device" in said
-
-
-def _free_block(size: int) -> int:
-    """The first of `size` free neighbouring ports; where to look first follows from the checkout, so that two seldom meet."""
-    start = int(instance_id(), 16) % 900
-    for step in range(900):
-        first = 20000 + (start + step) % 900 * 10
-        if all(_is_free(first + i) for i in range(size)):
-            return first
-    raise HostError("no free ports between 20000 and 29000 on 127.0.0.1")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe, contextlib.suppress(OSError):
-        probe.bind(("127.0.0.1", port))
-        return True
-    return False
 
 
 def _greets(port: int) -> bool:
@@ -346,7 +277,7 @@ def main(arguments: list[str]) -> None:
         case ["restore", name]:
             machine.restore(name)
         case ["status"]:
-            print(json.dumps({"running": machine.running(), "state": str(machine.state), "ports": machine.ports, "root": as_root()}, indent=2))
+            print(json.dumps({"running": machine.running(), "state": str(machine.state), "ports": machine.ports}, indent=2))
         case _:
             sys.exit(__doc__)
 
@@ -354,5 +285,5 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (HostError, mirror.MirrorError) as error:
+    except (HostError, MirrorError, PathError) as error:
         sys.exit(f"{error}")
