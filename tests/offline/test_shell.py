@@ -1,0 +1,87 @@
+"""The one root shell, tried on a shell of this machine: what it says, what it survives, how it ends."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.shell import RootShell, ShellGone
+
+
+@pytest.fixture
+def shell() -> Iterator[RootShell]:
+    """A shell as the server's would be, without the server."""
+    here = RootShell(["sh"], "here")
+    yield here
+    here.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "rc", "stdout", "stderr"),
+    [
+        ("echo hi; exit 3", 3, b"hi\n", b""),
+        ("printf x; printf y >&2", 0, b"x", b"y"),
+        ("cat", 0, b"", b""),
+        ("printf 'a\\0b'", 0, b"a\0b", b""),
+        ("printf '\\n\\n'", 0, b"\n\n", b""),
+        ("kill -TERM $(exec sh -c 'echo $PPID')", 143, b"", b"Terminated\n"),
+    ],
+)
+def test_a_command_says_what_it_says(shell: RootShell, command: str, rc: int, stdout: bytes, stderr: bytes) -> None:
+    """Exit code and both streams, byte by byte."""
+    done = shell.run(command)
+    assert (done.rc, done.stdout, done.stderr) == (rc, stdout, stderr)
+
+
+def test_nothing_of_a_command_stays(shell: RootShell) -> None:
+    """Directory, variables and a syntax error end with the command that brought them."""
+    before = shell.run("pwd").stdout
+    assert shell.run("cd /; x=1; echo 'unterminated").rc != 0
+    assert shell.run("cd /; x=1").rc == 0
+    assert shell.run("echo \"[$x]\"; pwd").stdout == b"[]\n" + before
+
+
+def test_standard_input_arrives_whole(shell: RootShell) -> None:
+    """Any bytes, and more of them than a pipe holds."""
+    data = os.urandom(300_000)
+    assert shell.run("cat", stdin=data).stdout == data
+
+
+def test_much_output_on_both_streams(shell: RootShell) -> None:
+    """Neither stream waits for the other to be read."""
+    done = shell.run("head -c 2000000 /dev/zero; head -c 2000000 /dev/zero >&2; exit 7")
+    assert (done.rc, len(done.stdout), len(done.stderr)) == (7, 2_000_000, 2_000_000)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", os.urandom(100_000)], ids=["empty", "one byte", "100 kB"])
+def test_an_upload_is_nobody_elses_from_the_first_byte(shell: RootShell, tmp_path: Path, data: bytes) -> None:
+    """An old file with wide rights does not lend them to the new one."""
+    target = tmp_path / "odd name'$(x)"
+    target.touch(0o666)
+    shell.put(data, str(target))
+    assert target.read_bytes() == data
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_an_upload_that_fails_says_why(shell: RootShell, tmp_path: Path) -> None:
+    """The path and the server's own words."""
+    with pytest.raises(OSError, match="here: .*no/file"):
+        shell.put(b"x", str(tmp_path / "no" / "file"))
+
+
+def test_a_lost_connection_is_told_from_a_failed_command(shell: RootShell) -> None:
+    """It names the host and the command during which it was lost, and every later command says so too."""
+    with pytest.raises(ShellGone, match="here: the connection ended during: kill"):
+        shell.run("kill -KILL $$; sleep 1")
+    with pytest.raises(ShellGone):
+        shell.run("true")
+
+
+def test_a_command_without_end_is_given_up(shell: RootShell) -> None:
+    """The time-out names the host and the command."""
+    with pytest.raises(TimeoutError, match="here: no end after 0.3 s: sleep 30"):
+        shell.run("sleep 30", timeout=0.3)
