@@ -73,13 +73,14 @@ def cluster() -> None:
         f"test -e {CLUSTER}/recovery.signal || runuser -u postgres -- truncate -s 0 {CLUSTER}/postgresql.auto.conf",
     )
     kit.unit(name="DB-07 start the database", unit=UNIT)
-    kit.script(name="DB-14 run what the files say", unless=f"{TOOLS}/settle --check", run=f"{TOOLS}/settle")
 
 
 def people(clinic: Clinic) -> None:
     """Who exists, what belongs to whom, and who may do what."""
     name, owner = clinic.database.name, clinic.database.owner
     agrees("DB-03 have exactly these roles", "postgres", "roles", owner=owner)
+    # After the roles: a setting of a role would look like one that the server does not follow.
+    kit.script(name="DB-14 run what the files say", unless=f"{TOOLS}/settle --check", run=f"{TOOLS}/settle")
     sorting = "" if clinic.locale == "C.UTF-8" else f" LOCALE_PROVIDER icu ICU_LOCALE '{clinic.locale.split('.')[0].replace('_', '-')}'"
     kit.script(
         name="DB-03 give the application a database of its own",
