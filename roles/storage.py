@@ -1,6 +1,6 @@
 """storage: whatever can hold patient data lies on one encrypted volume, which opens by itself on this server alone.
 
-Claims: STO-01 to STO-14.  Changes from Debian defaults: a LUKS2 volume at /data, bind-mounted over the directories below; no swap
+Claims: STO-01 to STO-15.  Changes from Debian defaults: a LUKS2 volume at /data, bind-mounted over the directories below; no swap
 on a disk; /tmp in memory; no core dumps.
 
 The scripts in files/storage do what must not go wrong, each in one place: format (only what is blank), open, settle, enrol.
