@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -68,6 +69,18 @@ class Connection:
             return False
         return subprocess.run([*self.ssh, "-O", "check", self.name], capture_output=True, check=False).returncode == 0
 
+    def greeting_refused(self) -> str | None:
+        """Whether sshd greets a new connection: None, or what happened instead. Asks for no log-in."""
+        try:
+            with socket.create_connection(self.address, timeout=20) as link:
+                return None if link.recv(4) == b"SSH-" else "the port is open, but no SSH server greets"
+        except OSError as silence:
+            return str(silence)
+
+    def entry_refused(self) -> str | None:
+        """Whether the best way in lets us in anew, beside the master: None, or what the server said."""
+        return self._try(self.logins()[0], ["-o", "ControlPath=none", self.name, "true"])
+
     def shell(self) -> RootShell:
         """A new root shell over the master."""
         return RootShell([*self.ssh, "-T", self.name, f"exec sudo -n {ROOT_SHELL}"], self.name)
@@ -118,7 +131,11 @@ class Connection:
     def _open(self, login: Login) -> str | None:
         """Try one way in; None when the master is open, else what the server said. A code is asked for on the terminal."""
         # ControlPersist puts the master in the background once it is authenticated; its output must not hold our pipes open.
-        argv = ["ssh", "-F", str(self.config), "-o", "ControlMaster=yes", "-o", "ConnectTimeout=20", "-l", login.user, "-N", "-f"]
+        return self._try(login, ["-o", "ControlMaster=yes", "-N", "-f", self.name])
+
+    def _try(self, login: Login, what: list[str]) -> str | None:
+        """Log in by `login` with the options, host and command in `what`. None when that worked, else the server's last word."""
+        argv = ["ssh", "-F", str(self.config), "-o", "ConnectTimeout=20", "-l", login.user]
         env = dict(os.environ)
         if login.key is not None:
             argv += ["-i", str(login.key), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]
@@ -128,8 +145,8 @@ class Connection:
             argv += ["-o", "BatchMode=yes"]
         log = self.directory / f"{self.name}.log"
         with log.open("w") as errors:
-            opened = subprocess.run([*argv, self.name], stdout=subprocess.DEVNULL, stderr=errors, env=env, check=False)
-        return None if opened.returncode == 0 else (log.read_text().strip().splitlines() or ["no answer"])[-1]
+            done = subprocess.run([*argv, *what], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=env, check=False)
+        return None if done.returncode == 0 else (log.read_text().strip().splitlines() or ["no answer"])[-1]
 
     def _askpass(self, seed: Path) -> Path:
         """A program that answers ssh's question for a code; only for people who are tests."""

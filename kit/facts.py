@@ -68,6 +68,11 @@ class Unit(FactBase[dict[str, Any]]):
     Newer by change time (ctime), which a rename into place sets and nobody can set back.
     """
 
+    @staticmethod
+    def default() -> dict[str, Any]:
+        """A machine that says nothing (the offline plan) knows no unit."""
+        return Unit().process([])
+
     def command(self, unit: str, config: tuple[str, ...] = ()) -> StringCommand:
         bits: list[Any] = [
             "systemctl show --timestamp=unix -p LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp",
@@ -90,3 +95,15 @@ class Unit(FactBase[dict[str, Any]]):
             "outdated": said.get("NeedDaemonReload") == "yes",
             "stale": float(said.get("Changed") or 0) > max(started, applied),
         }
+
+
+class AptArchives(FactBase[list[str]]):
+    """The archives that apt would fetch from, as apt itself reads its sources."""
+
+    default = list
+
+    def command(self) -> StringCommand:
+        return StringCommand("apt-get indextargets --format '$(REPO_URI)' | sort -u")
+
+    def process(self, output: list[str]) -> list[str]:
+        return [line for line in output if "://" in line]

@@ -27,6 +27,11 @@ def rendered(template: str, **data: Any) -> str:
     return _environment().get_template(template).render(**data)
 
 
+def source(path: str) -> str:
+    """The text of files/`path`, for scripts that are asked or run rather than written down."""
+    return (ROOT / "files" / path).read_text()
+
+
 def content_of(content: str | bytes | None, src: str | None, template: str | None, data: dict[str, Any]) -> bytes:
     """The bytes of exactly one of the three sources. Raises TypeError for none or several."""
     if [content, src, template].count(None) != 2:
