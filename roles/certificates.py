@@ -24,7 +24,12 @@ def wanted(clinic: Clinic) -> dict[str, object]:
     lan = clinic.network.lan
     addresses = [str(at.ip) for at in (lan.address, lan.address6) if at]
     leaves: dict[str, dict[str, object]] = {
-        "database": {"names": ["localhost"], "addresses": ["127.0.0.1", "::1"], "group": "postgres", "reload": "postgresql@17-main.service"},
+        "database": {
+            "names": ["localhost"],
+            "addresses": ["127.0.0.1", "::1"],
+            "group": "postgres",
+            "reload": "postgresql@17-main.service",
+        },
     }
     if clinic.proxy.certificate is None:
         leaves["web"] = {"names": list(clinic.proxy.names), "addresses": addresses, "group": "root", "reload": "nginx.service"}

@@ -45,8 +45,18 @@ def settings(clinic: Clinic) -> None:
     for topic, claim in SETTINGS.items():
         owned(f"{claim} settings: {topic}", f"conf.d/{topic}.conf", src=f"database/conf.d/{topic}.conf")
     owned("DB-14 settings: everything else", "postgresql.conf", template="database/postgresql.conf.j2", timezone=clinic.timezone)
-    owned("DB-02 say who may connect how", "pg_hba.conf", template="database/pg_hba.conf.j2", database=clinic.database.name, role=clinic.database.owner)
-    owned("DB-04 let nobody act under another name", "pg_ident.conf", content="# No maps: a system user is the database role of the same name.\n")
+    owned(
+        "DB-02 say who may connect how",
+        "pg_hba.conf",
+        template="database/pg_hba.conf.j2",
+        database=clinic.database.name,
+        role=clinic.database.owner,
+    )
+    owned(
+        "DB-04 let nobody act under another name",
+        "pg_ident.conf",
+        content="# No maps: a system user is the database role of the same name.\n",
+    )
 
 
 def owned(name: str, path: str, **source: Any) -> None:
@@ -63,12 +73,15 @@ def cluster() -> None:
         unless=f'test "$(cat {CLUSTER}/PG_VERSION)" = 17',
         run=f"{TOOLS}/make-cluster",
     )
-    kit.config_file(name="DB-07 need the encrypted volume", dest=f"/etc/systemd/system/{UNIT}.d/practice-data.conf", src="database/practice-data.conf")
+    kit.config_file(
+        name="DB-07 need the encrypted volume", dest=f"/etc/systemd/system/{UNIT}.d/practice-data.conf", src="database/practice-data.conf"
+    )
     known = " ".join(f"! -path {CONFIG}/{path}" for path in KNOWN)
     # A restore writes how it goes on into postgresql.auto.conf: while recovery.signal is there, it is not ours to clear.
     kit.script(
         name="DB-14 leave no place from which another setting could come",
-        unless=f'test -z "$(find {CONFIG} -mindepth 1 {known})"\ntest -e {CLUSTER}/recovery.signal || ! grep -qvE "^ *(#|$)" {CLUSTER}/postgresql.auto.conf',
+        unless=f'test -z "$(find {CONFIG} -mindepth 1 {known})"\n'
+        f'test -e {CLUSTER}/recovery.signal || ! grep -qvE "^ *(#|$)" {CLUSTER}/postgresql.auto.conf',
         run=f"find {CONFIG} -mindepth 1 {known} -delete\n"
         f"test -e {CLUSTER}/recovery.signal || runuser -u postgres -- truncate -s 0 {CLUSTER}/postgresql.auto.conf",
     )
@@ -84,9 +97,9 @@ def people(clinic: Clinic) -> None:
     sorting = "" if clinic.locale == "C.UTF-8" else f" LOCALE_PROVIDER icu ICU_LOCALE '{clinic.locale.split('.')[0].replace('_', '-')}'"
     kit.script(
         name="DB-03 give the application a database of its own",
-        unless=f"test \"$({PSQL} -c \"SELECT datdba::regrole FROM pg_database WHERE datname = '{name}'\")\" = {owner}",
+        unless=f'test "$({PSQL} -c "SELECT datdba::regrole FROM pg_database WHERE datname = \'{name}\'")" = {owner}',
         run=f"{PSQL} <<'SQL'\nSELECT 'CREATE DATABASE \"{name}\" TEMPLATE template0{sorting.replace(chr(39), chr(39) * 2)}'\n"
-        f" WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{name}') \\gexec\nALTER DATABASE \"{name}\" OWNER TO \"{owner}\";\nSQL",
+        f' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = \'{name}\') \\gexec\nALTER DATABASE "{name}" OWNER TO "{owner}";\nSQL',
     )
     agrees("DB-10 take from PUBLIC what it was given", name, "public")
     kit.script(

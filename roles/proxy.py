@@ -39,7 +39,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-CIPHERS = [f"ECDHE-{key}-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305") for key in ("ECDSA", "RSA")]
+CIPHERS = [
+    f"ECDHE-{key}-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305") for key in ("ECDSA", "RSA")
+]
 
 # Page: title, lines. `moved` is seen by nobody whose browser follows.
 PAGE_TEXTS = {
@@ -72,7 +74,13 @@ def brought(clinic: Clinic) -> None:
     if clinic.proxy.certificate is None:
         return
     chain, key = (path.read_bytes().strip() for path in (clinic.proxy.certificate.chain, clinic.proxy.certificate.key))
-    kit.config_file(name="WEB-05 install the certificate of the practice", dest=CERTIFICATE, content=chain + b"\n" + key + b"\n", mode="600", check=SAME_KEY)
+    kit.config_file(
+        name="WEB-05 install the certificate of the practice",
+        dest=CERTIFICATE,
+        content=chain + b"\n" + key + b"\n",
+        mode="600",
+        check=SAME_KEY,
+    )
 
 
 def pages(clinic: Clinic) -> str:
@@ -86,7 +94,7 @@ def pages(clinic: Clinic) -> str:
 
 
 def configuration(clinic: Clinic, policy: str) -> None:
-    """Parts that carry one claim each, and the file that names them all; what a part breaks, nginx's own check refuses before it loads it."""
+    """Parts that carry one claim each, and the file that names them all. What nginx cannot read it does not load: the old one goes on."""
     lan = clinic.network.lan
     addresses = [str(lan.address.ip), *([f"[{lan.address6.ip}]"] if lan.address6 else [])]
     part("WEB-02 speak TLS 1.2 and 1.3", "tls", template="proxy/tls.conf.j2", ciphers=CIPHERS, certificate=CERTIFICATE)

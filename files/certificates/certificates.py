@@ -55,12 +55,18 @@ def main(check: bool) -> int:
         print("\n".join(due))
         return 1 if due else 0
     key, authority = the_authority(config)
-    renewed = [leaf["reload"] for name, leaf in config["leaves"].items() if wanting(name, leaf) and issue(name, leaf, key, authority, now())]
+    renewed = [
+        leaf["reload"] for name, leaf in config["leaves"].items() if wanting(name, leaf) and issue(name, leaf, key, authority, now())
+    ]
     for unit in renewed:
         subprocess.run(["systemctl", "try-reload-or-restart", unit], check=True)
-    soon = [f"{path} ends on {end(read(Path(path))):%d.%m.%Y}; bring a new one" for path in config["brought"] if ends_soon(read(Path(path)))]
+    soon = [
+        f"{path} ends on {end(read(Path(path))):%d.%m.%Y}; bring a new one" for path in config["brought"] if ends_soon(read(Path(path)))
+    ]
     if end(authority) - now() < LEAF_DAYS * DAY:
-        soon.append(f"the practice's authority ends on {end(authority):%d.%m.%Y}: plan the change, every workstation has to trust the new one")
+        soon.append(
+            f"the practice's authority ends on {end(authority):%d.%m.%Y}: plan the change, every workstation has to trust the new one"
+        )
     if soon:
         raise Refused("; ".join(soon))
     return 0
@@ -69,7 +75,10 @@ def main(check: bool) -> int:
 def the_authority(config: dict[str, Any]) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """The authority's key and certificate; made when neither is there. Raises Refused when one of the two was lost or is too narrow."""
     if AUTHORITY.exists() and not KEY.exists():
-        raise Refused(f"{KEY} is gone: bring it back from the recovery kit; or remove {AUTHORITY} to begin anew, and install the new one on every workstation")
+        raise Refused(
+            f"{KEY} is gone: bring it back from the recovery kit; or remove {AUTHORITY} to begin anew, "
+            "and install the new one on every workstation"
+        )
     if not KEY.exists():
         write(KEY, pem(ec.generate_private_key(ec.SECP384R1())), 0o600, "root")
     key = serialization.load_pem_private_key(KEY.read_bytes(), None)
@@ -93,7 +102,18 @@ def sign_authority(config: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> x
         x509.NameAttribute(NameOID.COMMON_NAME, f"Authority of this practice, {now():%Y}"),
     ])  # fmt: skip
     permitted = [name for leaf in config["leaves"].values() for name in constraints(leaf)]
-    usage = dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False)
+    usage = dict.fromkeys(
+        (
+            "digital_signature",
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
     return (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), now() - SKEW, now() + AUTHORITY_DAYS * DAY)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -137,7 +157,17 @@ def issue(name: str, leaf: dict[str, Any], key: ec.EllipticCurvePrivateKey, auth
     """Write a new key and its certificate, as of `when`, into one file: one rename changes both."""
     own = ec.generate_private_key(ec.SECP256R1())
     usage = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False
+        (
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "key_cert_sign",
+            "crl_sign",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
     )
     certificate = (
         x509.CertificateBuilder(

@@ -49,7 +49,8 @@ def everybody_trusted(host: Host) -> None:
 def test_exactly_these_may_connect_in_exactly_these_ways(host: Host, clinic: Clinic) -> None:
     """The rules as PostgreSQL reads them, all of them; and it has read them since they were last written."""
     rules = asked(
-        host, "SELECT concat_ws(' ', type, array_to_string(database, ','), array_to_string(user_name, ','), address, netmask, auth_method, options, error)"
+        host, "SELECT concat_ws(' ', type, array_to_string(database, ','), array_to_string(user_name, ','), address, netmask,"
+        " auth_method, options, error)"
         " FROM pg_hba_file_rules ORDER BY rule_number",
     )  # fmt: skip
     name, owner = clinic.database.name, clinic.database.owner
@@ -59,7 +60,9 @@ def test_exactly_these_may_connect_in_exactly_these_ways(host: Host, clinic: Cli
         f"hostssl {name} {owner} 127.0.0.1 255.255.255.255 scram-sha-256",
         f"hostssl {name} {owner} ::1 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff scram-sha-256",
     ]
-    assert asked(host, f"SELECT (pg_stat_file('{CONFIG}/pg_hba.conf')).change <= pg_conf_load_time()") == ["t"], "newer rules wait to be read"
+    assert asked(host, f"SELECT (pg_stat_file('{CONFIG}/pg_hba.conf')).change <= pg_conf_load_time()") == ["t"], (
+        "newer rules wait to be read"
+    )
 
 
 def second_superuser(host: Host) -> None:
@@ -71,7 +74,8 @@ def test_exactly_these_roles_with_exactly_these_rights(host: Host, clinic: Clini
     """Two roles beside PostgreSQL's own groups, which have no member but each other; the application owns its database and no more."""
     roles = asked(
         host, "SELECT rolname, concat_ws(' ', CASE WHEN rolsuper THEN 'super' END, CASE WHEN rolcreaterole THEN 'createrole' END,"
-        " CASE WHEN rolcreatedb THEN 'createdb' END, CASE WHEN rolreplication THEN 'replication' END, CASE WHEN rolbypassrls THEN 'bypassrls' END,"
+        " CASE WHEN rolcreatedb THEN 'createdb' END, CASE WHEN rolreplication THEN 'replication' END,"
+        " CASE WHEN rolbypassrls THEN 'bypassrls' END,"
         " CASE WHEN rolcanlogin THEN 'login' END) FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY rolname",
     )  # fmt: skip
     owner = clinic.database.owner
@@ -90,9 +94,10 @@ def superuser_let_in_by_tcp(host: Host) -> None:
 def test_the_superuser_is_the_system_user_postgres_at_the_socket(host: Host, clinic: Clinic) -> None:
     """Nobody else, not root either, and not that user from anywhere else; at the socket postgres is let in."""
     said = host.run(
-        f"cd /; runuser -u postgres -- psql -XAtqw -c 'SELECT 1' | sed 's/^1$/postgres at the socket/'\n"
-        "for user in root nobody www-data; do runuser -u $user -- psql -XAtqw -U postgres -d postgres -c 'SELECT 1' | sed \"s/^1$/$user at the socket/\"; done\n"
-        "for tls in require disable; do runuser -u postgres -- psql -XAtqw -d \"host=127.0.0.1 user=postgres dbname=postgres sslmode=$tls\""
+        "cd /; runuser -u postgres -- psql -XAtqw -c 'SELECT 1' | sed 's/^1$/postgres at the socket/'\n"
+        "for user in root nobody www-data; do"
+        " runuser -u $user -- psql -XAtqw -U postgres -d postgres -c 'SELECT 1' | sed \"s/^1$/$user at the socket/\"; done\n"
+        'for tls in require disable; do runuser -u postgres -- psql -XAtqw -d "host=127.0.0.1 user=postgres dbname=postgres sslmode=$tls"'
         " -c 'SELECT 1' | sed \"s/^1$/postgres by TCP, TLS $tls/\"; done"
     )
     assert said.stdout.splitlines() == ["postgres at the socket"]
@@ -122,7 +127,9 @@ def test_a_damaged_page_is_found(host: Host, clinic: Clinic) -> None:
     checks = {"data_checksums": "on", "ignore_checksum_failure": "off", "zero_damaged_pages": "off"}
     columns = ", ".join(f"'{name}', current_setting('{name}')" for name in checks)
     assert json.loads(host.check_output(entry(clinic, OVER_TLS, sql=f"SELECT json_build_object({columns})"))) == checks
-    assert "Data page checksum version:           1" in host.check_output(f"/usr/lib/postgresql/17/bin/pg_controldata {CLUSTER}").splitlines()
+    assert (
+        "Data page checksum version:           1" in host.check_output(f"/usr/lib/postgresql/17/bin/pg_controldata {CLUSTER}").splitlines()
+    )
     assert asked(host, "SELECT datname, checksum_failures FROM pg_stat_database WHERE checksum_failures > 0") == []
 
 
@@ -133,7 +140,12 @@ def volume_forgotten(host: Host) -> None:
 @claim("DB-07", broken_by=volume_forgotten, symptom="does not need the volume")
 def test_everything_it_writes_lies_on_the_encrypted_volume(host: Host) -> None:
     """The cluster, its journal, its tablespaces and its log; and without the volume it does not start."""
-    places = [CLUSTER, f"{CLUSTER}/pg_wal/", LOG, *asked(host, "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'")]
+    places = [
+        CLUSTER,
+        f"{CLUSTER}/pg_wal/",
+        LOG,
+        *asked(host, "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'"),
+    ]
     assert asked(host, "SHOW data_directory") == [CLUSTER]
     kinds = {place: host.check_output("lsblk -nro TYPE $(findmnt -nvo SOURCE -T %s) | head -1", place) for place in places}
     assert kinds == dict.fromkeys(places, "crypt")
@@ -165,7 +177,9 @@ def test_the_right_password_is_let_in_and_nothing_else(host: Host, clinic: Clini
 
 
 def stored_the_old_way(host: Host) -> None:
-    host.check_output(f"{PSQL} -c \"SET password_encryption = md5; ALTER ROLE $(basename {SECRETS}/database-* | cut -c10-) PASSWORD 'practice'\"")
+    host.check_output(
+        f"{PSQL} -c \"SET password_encryption = md5; ALTER ROLE $(basename {SECRETS}/database-* | cut -c10-) PASSWORD 'practice'\""
+    )
 
 
 @claim("DB-09", broken_by=stored_the_old_way, symptom="md5")
@@ -174,12 +188,16 @@ def test_of_a_password_only_a_salted_verifier_is_stored(host: Host) -> None:
     stored = asked(host, "SELECT rolname, left(rolpassword, 18) FROM pg_authid WHERE rolpassword IS NOT NULL")
     assert stored, "control: no role has a password"
     assert [line for line in stored if line.partition("|")[2] != "SCRAM-SHA-256$4096"] == []
-    new = asked(host, "BEGIN; CREATE ROLE probe PASSWORD 'thirteen words'; SELECT rolpassword FROM pg_authid WHERE rolname = 'probe'; ROLLBACK")
+    new = asked(
+        host, "BEGIN; CREATE ROLE probe PASSWORD 'thirteen words'; SELECT rolpassword FROM pg_authid WHERE rolname = 'probe'; ROLLBACK"
+    )
     assert [line for line in new if not line.startswith("SCRAM-SHA-256$65536:")] == []
 
 
 def public_let_in(host: Host) -> None:
-    host.check_output(f"{PSQL} -d $({PSQL} -c \"SELECT max(datname) FROM pg_database WHERE datdba <> 10\") -c 'GRANT ALL ON SCHEMA public TO PUBLIC'")
+    host.check_output(
+        f"{PSQL} -d $({PSQL} -c \"SELECT max(datname) FROM pg_database WHERE datdba <> 10\") -c 'GRANT ALL ON SCHEMA public TO PUBLIC'"
+    )
 
 
 @claim("DB-10", broken_by=public_let_in, symptom="schema public")
@@ -191,7 +209,8 @@ def test_a_role_that_was_granted_nothing_can_do_nothing(host: Host, clinic: Clin
         " WHERE has_database_privilege('stranger', oid, what)"
         " UNION ALL SELECT concat_ws(' ', what, 'schema', nspname) FROM pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) what"
         " WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND has_schema_privilege('stranger', oid, what)"
-        " UNION ALL SELECT concat_ws(' ', what, 'table', oid::regclass) FROM pg_class, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) what"
+        " UNION ALL SELECT concat_ws(' ', what, 'table', oid::regclass) FROM pg_class, unnest("
+        "ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) what"
         " WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relnamespace::regnamespace::text !~ '^(pg_|information_schema$)'"
         " AND has_table_privilege('stranger', oid, what); ROLLBACK",
         clinic.database.name,
@@ -234,7 +253,9 @@ def test_it_writes_down_who_came_and_what_changed_but_not_what_was_entered(host:
     ]
     assert [line for line in wanted if line not in log] == []
     assert "canary" not in log, "a parameter was logged"
-    leaks = host.run(f"grep -rlF -e 'SCRAM-SHA-256$' -e \"$(cat {SECRETS}/database-{clinic.database.owner})\" /var/log/postgresql").stdout.split()
+    leaks = host.run(
+        f"grep -rlF -e 'SCRAM-SHA-256$' -e \"$(cat {SECRETS}/database-{clinic.database.owner})\" /var/log/postgresql"
+    ).stdout.split()
     assert leaks == []
 
 
@@ -263,7 +284,9 @@ def test_a_session_left_alone_ends(host: Host, clinic: Clinic) -> None:
     limits = {"idle_session_timeout": "15min", "idle_in_transaction_session_timeout": "5min", "authentication_timeout": "30s"}
     columns = ", ".join(f"'{name}', current_setting('{name}')" for name in limits)
     assert json.loads(host.check_output(entry(clinic, OVER_TLS, sql=f"SELECT json_build_object({columns})"))) == limits
-    waiting = entry(clinic, OVER_TLS, sql="@").replace('-c "@"', "").replace("PGPASSWORD", "PGOPTIONS='-c idle_session_timeout=100' PGPASSWORD")
+    waiting = (
+        entry(clinic, OVER_TLS, sql="@").replace('-c "@"', "").replace("PGPASSWORD", "PGOPTIONS='-c idle_session_timeout=100' PGPASSWORD")
+    )
     said = host.run(f"(echo 'SELECT 1;'; sleep 0.7; echo 'SELECT 2;') | ( {waiting} )").stdout
     assert "terminating connection due to idle-session timeout" in said
 
@@ -276,7 +299,11 @@ def set_behind_our_back(host: Host) -> None:
 def test_no_setting_comes_from_anywhere_but_the_files_we_wrote(host: Host) -> None:
     """Whole set of sources; nothing waits for a restart, nothing is set for one role or database, and ALTER SYSTEM is refused."""
     files = ["postgresql.conf", *(f"conf.d/{topic}.conf" for topic in ("backup", "durable", "log", "network", "passwords", "sessions"))]
-    sources = asked(host, "SELECT DISTINCT coalesce(sourcefile, source) FROM pg_settings WHERE source NOT IN ('default', 'override', 'client', 'environment variable')")
+    sources = asked(
+        host,
+        "SELECT DISTINCT coalesce(sourcefile, source) FROM pg_settings"
+        " WHERE source NOT IN ('default', 'override', 'client', 'environment variable')",
+    )
     assert sorted(set(sources) - {f"{CONFIG}/{file}" for file in files}) == []
     assert asked(host, "SELECT name, sourcefile, error FROM pg_file_settings WHERE NOT applied") == []
     assert asked(host, "SELECT name FROM pg_settings WHERE pending_restart") == []

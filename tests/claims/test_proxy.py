@@ -52,8 +52,12 @@ class Workstation:
 
     def handshake(self, *options: str) -> list[str]:
         """The protocol and cipher that each set of s_client's options leads to; `refused` when there is no handshake."""
-        one = f"openssl s_client -connect {self.address}:443 -servername {self.name} %s </dev/null 2>/dev/null | sed -n 's/^New, \\([^,]*\\), Cipher is /\\1 /p'"
-        return [line.replace("(NONE) (NONE)", "refused") for line in self.inside.run("\n".join(one % option for option in options)).stdout.splitlines()]
+        one = f"openssl s_client -connect {self.address}:443 -servername {self.name} %s </dev/null 2>/dev/null"
+        one += " | sed -n 's/^New, \\([^,]*\\), Cipher is /\\1 /p'"
+        return [
+            line.replace("(NONE) (NONE)", "refused")
+            for line in self.inside.run("\n".join(one % option for option in options)).stdout.splitlines()
+        ]
 
 
 @pytest.fixture
@@ -120,11 +124,14 @@ def hybrid_taken_away(host: Host) -> None:
 
 @claim("WEB-03", broken_by=hybrid_taken_away, symptom="X25519MLKEM768")
 def test_keys_are_agreed_on_by_the_hybrid(host: Host, workstation: Workstation) -> None:
-    """Who knows X25519MLKEM768 gets it, unasked too; who does not gets a curve; what is not wanted is refused. The server's own OpenSSL asks."""
+    """Who knows X25519MLKEM768 gets it, unasked too; who does not gets a curve; another one is refused.
+
+    The server's own OpenSSL asks, because the technician's may be too old.
+    """
     offers = {"": "X25519MLKEM768", "-groups X25519MLKEM768": "X25519MLKEM768", "-groups X25519": "X25519", "-groups P-521:ffdhe2048": ""}
     ask = f"openssl s_client -connect {workstation.address}:443 -servername {workstation.name} %s </dev/null 2>/dev/null"
     pick = "sed -n 's/^Negotiated TLS1.3 group: //p; s/^Peer Temp Key: \\([^,]*\\).*/\\1/p' | sed 's/<NULL>//' | head -1"
-    agreed = host.check_output("\n".join(f"echo \"$({ask % offer} | {pick})\"" for offer in offers)).split("\n")
+    agreed = host.check_output("\n".join(f'echo "$({ask % offer} | {pick})"' for offer in offers)).split("\n")
     assert dict(zip(offers, agreed + [""] * 4, strict=False)) == offers
 
 
@@ -149,25 +156,32 @@ def test_browsers_are_told_what_to_forbid(host: Host, clinic: Clinic, workstatio
         answers = {"application": workstation.curl(f"-D - -o /dev/null https://{workstation.name}/")}
     answers["error"] = workstation.curl(f"-D - -o /dev/null -H 'Content-Length: 999999999' -d '' https://{workstation.name}/")
     assert [answer.split()[1] for answer in answers.values()] == ["200", "413"], answers
-    lacking = [(what, header) for what, answer in answers.items() for header, value in wanted.items() if not re.search(f"(?im)^{header}: ({value})\r?$", answer)]
+    lacking = [
+        (what, header)
+        for what, answer in answers.items()
+        for header, value in wanted.items()
+        if not re.search(f"(?im)^{header}: ({value})\r?$", answer)
+    ]
     assert lacking == []
 
 
 def certificate_of_a_stranger(host: Host) -> None:
     host.check_output(
-        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -keyout /tmp/x -out /tmp/y 2>&1; cat /tmp/y /tmp/x > {TLS}/web.pem; rm /tmp/x /tmp/y; {RELOAD}"
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x"
+        f" -keyout {TLS}/web.pem -out /run/x.pem 2>&1; cat /run/x.pem >> {TLS}/web.pem; {RELOAD}"
     )
 
 
 @claim("WEB-05", broken_by=certificate_of_a_stranger, symptom="is not trusted")
 def test_the_certificate_is_right(host: Host, workstation: Workstation) -> None:
-    """A computer that trusts the practice's authority trusts the server, by name and by address, one that does not does not; and that authority
-    can vouch for this server alone."""
+    """Who trusts the authority of the practice trusts the server, by name and by address; nobody else does; it vouches for nothing else."""
     name, address = workstation.name, workstation.address
     show = "-o /dev/null -w '%{ssl_verify_result} %{exitcode}\\n'"
     trusted = workstation.curl(f"{show} https://{name}/", f"{show} https://{address}/").split()
     assert trusted == ["0"] * 4, f"{name} is not trusted: {trusted}"
-    assert workstation.curl(f"{show} --capath /nowhere --cacert /etc/hostname https://{name}/").split()[1] != "0", "trusted without a reason"
+    assert workstation.curl(f"{show} --capath /nowhere --cacert /etc/hostname https://{name}/").split()[1] != "0", (
+        "trusted without a reason"
+    )
     days = host.check_output(
         f"python3 -IB -c %s {TLS}/web.pem",
         "import sys; from cryptography import x509; c = x509.load_pem_x509_certificate(open(sys.argv[1], 'rb').read());"
@@ -176,7 +190,8 @@ def test_the_certificate_is_right(host: Host, workstation: Workstation) -> None:
     assert int(days) <= 397
     assert host.check_output(f"stat -c %a:%U {TLS}/web.pem /var/lib/cabinet/secrets/authority.key").split() == ["600:root", "600:root"]
     forged = host.run(
-        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -CA {TLS}/authority.pem -CAkey /var/lib/cabinet/secrets/authority.key"
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null"
+        f" -CA {TLS}/authority.pem -CAkey /var/lib/cabinet/secrets/authority.key"
         f" -subj /CN={STRANGER} -addext subjectAltName=DNS:{STRANGER} 2>/dev/null | openssl verify -CAfile {TLS}/authority.pem 2>&1"
     )
     assert "permitted subtree violation" in forged.stdout
@@ -194,7 +209,8 @@ for name, leaf in config["leaves"].items():
 """
 # Doubled percent signs: testinfra formats the command.
 ENDS = (
-    "for leaf in web database; do echo $(( ($(date -d \"$(openssl x509 -in /var/lib/cabinet/tls/$leaf.pem -noout -enddate | cut -d= -f2)\" +%%s) - $(date +%%s)) / 86400 )); done;"
+    "for leaf in web database; do end=$(openssl x509 -in /var/lib/cabinet/tls/$leaf.pem -noout -enddate | cut -d= -f2);"
+    ' echo $(( ($(date -d "$end" +%%s) - $(date +%%s)) / 86400 )); done;'
     " openssl s_client -connect {address}:443 -servername {name} </dev/null 2>/dev/null | openssl x509 -noout -serial;"
     " openssl s_client -starttls postgres -connect 127.0.0.1:5432 </dev/null 2>/dev/null | openssl x509 -noout -serial;"
     " for leaf in web database; do openssl x509 -in /var/lib/cabinet/tls/$leaf.pem -noout -serial; done"
@@ -224,11 +240,15 @@ def way_around_tls(host: Host) -> None:
 
 
 @claim("WEB-07", broken_by=way_around_tls, symptom="without TLS")
-def test_the_application_is_reached_through_the_proxy_alone(host: Host, clinic: Clinic, inside: Neighbour, workstation: Workstation) -> None:
+def test_the_application_is_reached_through_the_proxy_alone(
+    host: Host, clinic: Clinic, inside: Neighbour, workstation: Workstation
+) -> None:
     """Over TLS it answers; without TLS and at its own port it does not, although it listens there on all addresses. It learns who asks."""
     port = int((clinic.proxy.upstream or ":8000").rpartition(":")[2])
     with application(host, clinic):
-        through = workstation.curl(f"-w '\\n%{{http_code}}' -H 'X-Forwarded-For: 203.0.113.9' -H 'X-Real-IP: 203.0.113.9' https://{workstation.name}/")
+        through = workstation.curl(
+            f"-w '\\n%{{http_code}}' -H 'X-Forwarded-For: 203.0.113.9' -H 'X-Real-IP: 203.0.113.9' https://{workstation.name}/"
+        )
         around = workstation.curl(f"-o /dev/null -w '%{{http_code}}' http://{workstation.name}/")
         direct = [ipv6 for ipv6 in (False, True) if inside.reaches(port, ipv6=ipv6)]
     assert through.splitlines()[-1] == "200", f"control: not even over TLS: {through}"
@@ -255,8 +275,12 @@ def test_it_says_nothing_about_itself(host: Host, clinic: Clinic, inside: Neighb
     said["no application"] = workstation.curl(f"-i https://{name}/")
     said["too large"] = workstation.curl(f"-i -H 'Content-Length: 999999999' -d '' https://{name}/")
     said["redirect"] = workstation.curl(f"-i http://{name}/")
-    said["nonsense"] = inside.run(f"printf 'NONSENSE\\r\\n\\r\\n' | timeout 10 openssl s_client -quiet -connect {workstation.address}:443 -servername {name}").stdout
-    said["plain to the TLS port"] = inside.run(f"printf 'GET / HTTP/1.0\\r\\nHost: {name}\\r\\n\\r\\n' | timeout 3 curl -s telnet://{workstation.address}:443").stdout
+    said["nonsense"] = inside.run(
+        f"printf 'NONSENSE\\r\\n\\r\\n' | timeout 10 openssl s_client -quiet -connect {workstation.address}:443 -servername {name}"
+    ).stdout
+    said["plain to the TLS port"] = inside.run(
+        f"printf 'GET / HTTP/1.0\\r\\nHost: {name}\\r\\n\\r\\n' | timeout 3 curl -s telnet://{workstation.address}:443"
+    ).stdout
     assert [what for what, answer in said.items() if not answer.startswith("HTTP/")] == [], f"control: no answer: {said}"
     boast = re.compile(r"nginx|openresty|openssl|debian|boastful|python|^server:|^x-powered-by:|^via:", re.IGNORECASE | re.MULTILINE)
     assert {what: boast.findall(answer) for what, answer in said.items() if boast.search(answer)} == {}
@@ -271,7 +295,12 @@ def test_it_answers_to_its_own_names_alone(workstation: Workstation) -> None:
     """A foreign name gets no handshake; inside a connection, or without TLS, it gets no answer. Its own names do."""
     show = "-o /dev/null -w '%{http_code} '"
     name = workstation.name
-    foreign = workstation.curl(f"-k {show} https://{STRANGER}/", f"{show} -H 'Host: {STRANGER}' https://{name}/", f"{show} http://{STRANGER}/", f"-0 {show} -H 'Host:' http://{name}/")
+    foreign = workstation.curl(
+        f"-k {show} https://{STRANGER}/",
+        f"{show} -H 'Host: {STRANGER}' https://{name}/",
+        f"{show} http://{STRANGER}/",
+        f"-0 {show} -H 'Host:' http://{name}/",
+    )
     own = workstation.curl(f"{show} http://{name}/", f"{show} http://{workstation.address}/")
     assert own.split() == ["308", "308"]
     assert foreign.split() == ["000"] * 4, f"it is answered as {STRANGER}: {foreign}"
@@ -286,7 +315,11 @@ def test_the_log_holds_no_query_strings(host: Host, clinic: Clinic, workstation:
     """Requests are written down, whatever became of them; what stands behind the question mark, and where they came from, is not."""
     nonce = uuid.uuid4().hex
     asked = f"/seen-{nonce}?patient=canary-{nonce}"
-    urls = [f"https://{workstation.name}{asked}", f"http://{workstation.name}{asked}", f"-H 'Host: {STRANGER}' http://{workstation.address}{asked}"]
+    urls = [
+        f"https://{workstation.name}{asked}",
+        f"http://{workstation.name}{asked}",
+        f"-H 'Host: {STRANGER}' http://{workstation.address}{asked}",
+    ]
     with application(host, clinic):
         workstation.curl(f"-o /dev/null -e 'https://{workstation.name}/?canary-{nonce}' {urls[0]}")
     workstation.curl(*(f"-o /dev/null {url}" for url in urls))
@@ -296,7 +329,8 @@ def test_the_log_holds_no_query_strings(host: Host, clinic: Clinic, workstation:
 
 def sandbox_opened(host: Host) -> None:
     host.check_output(
-        "printf '[Service]\\nProtectSystem=no\\nInaccessiblePaths=\\n' > /etc/systemd/system/nginx.service.d/zz.conf; systemctl daemon-reload; systemctl restart nginx"
+        "printf '[Service]\\nProtectSystem=no\\nInaccessiblePaths=\\n' > /etc/systemd/system/nginx.service.d/zz.conf;"
+        " systemctl daemon-reload; systemctl restart nginx"
     )
 
 
@@ -306,10 +340,19 @@ def test_who_breaks_into_the_proxy_finds_nothing(host: Host) -> None:
     inside_it = "nsenter --target $(systemctl show -P MainPID nginx) --mount"
     assert host.run("find /var/lib/cabinet/secrets /var/lib/postgresql -type f | head -1").stdout, "control: there is something to find"
     found = host.run(
-        f"{inside_it} sh -c 'for place in /etc /usr /boot /root /home /var/lib/cabinet /srv; do if touch $place/.probe 2>/dev/null; then rm $place/.probe; echo $place can be written; fi; done;"
+        f"{inside_it} sh -c 'for place in /etc /usr /boot /root /home /var/lib/cabinet /srv; do"
+        " if touch $place/.probe 2>/dev/null; then rm $place/.probe; echo $place can be written; fi; done;"
         " find /var/lib/cabinet/secrets /var/lib/postgresql /srv/documents /home /root -type f 2>/dev/null | head -3'"
     )
     assert found.stdout.splitlines() == [], found.stdout
-    status = dict(line.split(":\t", 1) for line in host.check_output("cat /proc/$(systemctl show -P MainPID nginx)/status").splitlines() if ":\t" in line)
+    status = dict(
+        line.split(":\t", 1)
+        for line in host.check_output("cat /proc/$(systemctl show -P MainPID nginx)/status").splitlines()
+        if ":\t" in line
+    )
     # CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, NET_BIND_SERVICE
-    assert (status["NoNewPrivs"], status["Seccomp"], int(status["CapBnd"], 16)) == ("1", "2", 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10)
+    assert (status["NoNewPrivs"], status["Seccomp"], int(status["CapBnd"], 16)) == (
+        "1",
+        "2",
+        1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10,
+    )
