@@ -1,0 +1,140 @@
+"""Alarms: one short list of what a person must look at, in a file, in the journal and on the log-in banner."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import syslog
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from practice import health
+from practice.server import is_root, units
+
+# While the volume is closed there is nothing but memory to write to.
+VOLATILE = Path("/run/cabinet")
+LASTING = Path("/var/lib/cabinet")
+SECRETS = LASTING / "secrets"  # only on the volume, so it tells whether LASTING is what it should be
+BANNER = Path("/run/motd.d/cabinet")
+SEEN = VOLATILE / "status.json"
+
+Alarms = dict[str, dict[str, Any]]
+
+
+def register(commands: Any) -> argparse.ArgumentParser:
+    """`practice alarm raise KEY TEXT | clear KEY | check | list`."""
+    parser = commands.add_parser("alarm", help="raise, clear, check or list alarms", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    raised = actions.add_parser("raise", help="say that something is wrong")
+    raised.add_argument("key")
+    raised.add_argument("text")
+    actions.add_parser("clear", help="say that it is right again").add_argument("key")
+    actions.add_parser("check", help="look at everything, raise and clear; the timer does this every 15 minutes")
+    actions.add_parser("list", help="print what stands, as JSON")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Exit code 0, also when an alarm stands: `practice status` is for asking."""
+    if arguments.action == "list":
+        print(json.dumps(standing(), indent=2, sort_keys=True))
+        return 0
+    if not is_root():
+        print("practice alarm: only root may change alarms; use sudo")
+        return 2
+    if arguments.action == "raise":
+        with changing() as alarms:
+            put(alarms, arguments.key, arguments.text, by="hand")
+    elif arguments.action == "clear":
+        with changing() as alarms:
+            drop(alarms, arguments.key)
+    else:
+        check()
+    return 0
+
+
+def check() -> dict[str, Any]:
+    """Look at everything; raise what is wrong, clear what the last look raised and is right again."""
+    seen = health.look()
+    with changing() as alarms:
+        judge(alarms, seen)
+    write(SEEN, json.dumps(seen))
+    return seen
+
+
+def judge(alarms: Alarms, seen: dict[str, Any]) -> None:
+    """Bring `alarms` in line with what was seen. Alarms that others raised by hand stay."""
+    for key, text in seen["troubles"].items():
+        put(alarms, key, text, by="watch")
+    for key in [key for key, alarm in alarms.items() if alarm["by"] == "watch" and key not in seen["troubles"]]:
+        drop(alarms, key)
+    # A unit's alarm goes when the unit has run again and ended well.
+    failed = {key: key.removeprefix("unit:") for key in alarms if key.startswith("unit:")}
+    states = units(*failed.values())
+    for key, unit in failed.items():
+        if states[unit].get("ActiveState") in ("active", "inactive") and states[unit].get("Result") == "success":
+            drop(alarms, key)
+
+
+def put(alarms: Alarms, key: str, text: str, by: str) -> None:
+    """Add or reword an alarm; the journal hears of it when it is new or is raised by hand."""
+    if key not in alarms or by == "hand":
+        syslog.openlog("practice-alarm")
+        syslog.syslog(syslog.LOG_ALERT, f"ALARM {key}: {text}")
+    alarms[key] = {"text": text, "since": alarms.get(key, {}).get("since", time.time()), "by": by}
+
+
+def drop(alarms: Alarms, key: str) -> None:
+    """Take an alarm away, and say so in the journal."""
+    if alarms.pop(key, None) is not None:
+        syslog.openlog("practice-alarm")
+        syslog.syslog(syslog.LOG_NOTICE, f"right again: {key}")
+
+
+def standing() -> Alarms:
+    """The alarms that stand, from the volume and from the time while it was closed."""
+    alarms: Alarms = {}
+    for directory in (VOLATILE, LASTING):
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            alarms |= json.loads((directory / "alarms.json").read_text())
+    return alarms
+
+
+@contextlib.contextmanager
+def changing() -> Iterator[Alarms]:
+    """The standing alarms, to be changed; nobody else changes them meanwhile. Written whole, by one rename."""
+    VOLATILE.mkdir(mode=0o755, exist_ok=True)
+    with (VOLATILE / "alarms.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        alarms = standing()
+        yield alarms
+        lasting = SECRETS.is_dir()
+        write((LASTING if lasting else VOLATILE) / "alarms.json", json.dumps(alarms, indent=2, sort_keys=True) + "\n")
+        if lasting:
+            (VOLATILE / "alarms.json").unlink(missing_ok=True)
+        BANNER.parent.mkdir(mode=0o755, exist_ok=True)
+        write(BANNER, banner(alarms))
+
+
+def banner(alarms: Alarms) -> str:
+    """What everybody reads who logs in."""
+    if not alarms:
+        return ""
+    lines = [f"  {alarm['text']}" for _, alarm in sorted(alarms.items())]
+    return "\n".join(["", f"*** {len(alarms)} alarm{'s' if len(alarms) > 1 else ''} on this server (practice status) ***", *lines, "", ""])
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step; everybody may read it."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    with staged.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.chmod(0o644)
+    staged.rename(path)

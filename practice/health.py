@@ -1,0 +1,164 @@
+"""How the server is: facts, and what is wrong with them. Nothing here says anything about a patient."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from practice.server import CLUSTER, STANZA, VOLUME, Trouble, repository, settings, sql, units
+
+ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
+TIMERS = ("practice-backup-full.timer", "practice-backup-diff.timer", "practice-verify.timer", "practice-watch.timer")
+WAL = Path(f"/backup/pgbackrest/archive/{STANZA}")
+DISKS = ("/", "/data", "/backup")
+FULL_PERCENT = 85
+WAL_LIMIT_BYTES = 4 << 30
+# A segment is due after archive_timeout (60 s); two retries later somebody should look.
+WAITING_SECONDS = 600
+
+ASK = """
+SELECT json_build_object(
+    'version', current_setting('server_version'),
+    'archive_command', current_setting('archive_command'),
+    'archived', last_archived_wal, 'archived_at', extract(epoch FROM last_archived_time),
+    'failed', last_failed_wal, 'failed_at', extract(epoch FROM last_failed_time),
+    'waiting_since', (SELECT extract(epoch FROM min(modification)) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
+    'wal_bytes', (SELECT sum(size) FROM pg_ls_waldir()),
+    'bytes', (SELECT sum(pg_database_size(oid)) FROM pg_database),
+    'broken_pages', (SELECT coalesce(sum(checksum_failures), 0) FROM pg_stat_database))
+FROM pg_stat_archiver;
+"""
+
+
+def look(now: float | None = None) -> dict[str, Any]:
+    """Everything `practice status` shows, asked now; `troubles` maps a key to a sentence for each thing that is wrong."""
+    now = time.time() if now is None else now
+    seen: dict[str, Any] = {"at": now, "server": socket.getfqdn(), "practice": settings().get("practice", ""), "revision": revision()}
+    states = units(VOLUME, CLUSTER, *TIMERS)
+    seen["volume"] = "open" if states[VOLUME]["ActiveState"] == "active" else "closed"
+    seen["disks"] = {path: used_percent(path) for path in DISKS if path == "/" or os.path.ismount(path)}
+    troubles = disk_troubles(seen["disks"])
+    if seen["volume"] == "closed":
+        troubles["locked"] = "The data volume is closed, so the practice cannot work. It wants its recovery key, or the TPM it knows."
+        seen |= {"database": {"up": False}, "backup": {}}
+    else:
+        idle = sorted(timer for timer in TIMERS if states[timer]["ActiveState"] != "active")
+        if idle:
+            troubles["timers"] = f"Switched off, so nothing happens by itself any more: {', '.join(idle)}."
+        seen["database"], wrong = database(now)
+        troubles |= wrong
+        seen["backup"], wrong = backups(seen["database"], now)
+        troubles |= wrong
+    seen["troubles"] = troubles
+    return seen
+
+
+def database(now: float) -> tuple[dict[str, Any], dict[str, str]]:
+    """The cluster, and whether its WAL leaves it."""
+    try:
+        said = sql(ASK) | {"up": True}
+    except Trouble as trouble:
+        return {"up": False}, {"database": f"The database does not answer: {trouble}."}
+    wrong = {}
+    if said["archive_command"] != ARCHIVE_COMMAND:
+        wrong["wal-off"] = "The database no longer hands its changes to the backup (archive_command was changed)."
+    if (said["failed_at"] or 0) > (said["archived_at"] or 0):
+        wrong["wal-failing"] = f"Changes do not reach the backup disk since {clock(said['failed_at'])} (WAL {said['failed']})."
+    elif said["waiting_since"] and now - said["waiting_since"] > WAITING_SECONDS:
+        wrong["wal-failing"] = f"Changes wait for the backup disk since {clock(said['waiting_since'])}."
+    if said["wal_bytes"] > WAL_LIMIT_BYTES:
+        wrong["wal-full"] = f"{said['wal_bytes'] >> 20} MiB of changes pile up in pg_wal; when the volume is full, the database stops."
+    if said["broken_pages"]:
+        wrong["pages"] = f"The database has read {said['broken_pages']} damaged pages. Restore before they spread into old backups."
+    return said, wrong
+
+
+def backups(cluster: dict[str, Any], now: float) -> tuple[dict[str, Any], dict[str, str]]:
+    """The repository: its newest backup, how far back it reaches, and whether it is young enough."""
+    if not os.path.ismount("/backup"):
+        return {}, {"backup": "The backup disk is not mounted at /backup."}
+    try:
+        found = repository()
+    except Trouble as trouble:
+        return {}, {"backup": f"The backup repository cannot be read: {trouble}."}
+    taken = found.get("backup", [])
+    if not taken:
+        return {}, {"backup": "There is no backup at all."}
+    newest = taken[-1]
+    seen = {
+        "newest": newest["timestamp"]["stop"], "newest_type": newest["type"], "newest_label": newest["label"],
+        "oldest": taken[0]["timestamp"]["stop"], "count": len(taken),
+        "keep_days": settings().get("keep_days"), "bytes": sum(part["info"]["repository"]["delta"] for part in taken),
+    }  # fmt: skip
+    wrong = {}
+    hours = (now - seen["newest"]) / 3600
+    if hours > settings().get("max_age_hours", 26):
+        wrong["backup"] = f"The newest backup is {age(now - seen['newest'])} old ({clock(seen['newest'])})."
+    if newest.get("error"):
+        wrong["backup-pages"] = f"Backup {newest['label']} found damaged pages in the database."
+    if lost := missing_segments(newest["archive"]["stop"], cluster.get("archived") or ""):
+        wrong["wal-lost"] = (
+            f"{len(lost)} pieces of the changes since the newest backup are not on the backup disk (first: WAL {lost[0]}), although the "
+            "database handed them over. What came after them cannot be gone back to before there is a new backup: practice backup."
+        )
+    return seen, wrong
+
+
+def missing_segments(first: str, last: str) -> list[str]:
+    """The WAL segments from `first` to `last`, on one timeline, that are not in the repository.
+
+    `last` must have been asked for before this looks: the repository may be ahead of it, never behind.
+    """
+    if len(last) < 24 or last[:8] != first[:8]:  # a history file, or a new timeline, which starts with a backup of its own
+        return []
+    wanted = [segment_name(first[:8], number) for number in range(segment_number(first), segment_number(last[:24]) + 1)]
+    there = {path.name[:24] for directory in {name[:16] for name in wanted} for path in WAL.glob(f"*/{directory}/*")}
+    return [name for name in wanted if name not in there]
+
+
+def segment_number(name: str) -> int:
+    """The position of a 16 MiB segment in its timeline."""
+    return int(name[8:16], 16) * 256 + int(name[16:24], 16)
+
+
+def segment_name(timeline: str, number: int) -> str:
+    """The inverse of `segment_number`."""
+    return f"{timeline}{number // 256:08X}{number % 256:08X}"
+
+
+def disk_troubles(disks: dict[str, int]) -> dict[str, str]:
+    """One sentence per disk that fills."""
+    return {f"disk:{path}": f"The disk of {path} is {used} % full." for path, used in disks.items() if used >= FULL_PERCENT}
+
+
+def used_percent(path: str) -> int:
+    """How full the file system is, as those who are not root see it; the scarcer of bytes and inodes counts."""
+    said = os.statvfs(path)
+    blocks = 1 - said.f_bavail / (said.f_blocks - said.f_bfree + said.f_bavail)
+    inodes = 1 - said.f_favail / said.f_files if said.f_files else 0
+    return round(100 * max(blocks, inodes))
+
+
+def revision() -> str:
+    """Which revision of Cabinet was carried out here to its end."""
+    try:
+        return Path("/etc/cabinet/revision").read_text().strip()
+    except FileNotFoundError:
+        return "none"
+
+
+def clock(seconds: float) -> str:
+    """A moment as people write it, in the practice's time zone."""
+    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def age(seconds: float) -> str:
+    """A length of time in one unit."""
+    for name, length in (("days", 172800), ("hours", 7200), ("minutes", 120)):
+        if seconds >= length:
+            return f"{int(seconds // (length / 2))} {name}"
+    return f"{max(0, int(seconds))} seconds"

@@ -1,0 +1,83 @@
+"""What the commands ask the server: is the volume open, what does PostgreSQL say, what lies in the backup repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+SETTINGS = Path("/etc/cabinet/practice.json")
+STANZA = "main"
+CLUSTER = "postgresql@17-main.service"
+VOLUME = "practice-data.target"
+
+
+class Trouble(RuntimeError):
+    """Something the server was asked for and could not say; the text is for people."""
+
+
+def run(*argv: str, stdin: str = "", timeout: float = 60, user: str | None = None) -> str:
+    """What a command prints. Raises Trouble with the last line of its complaint."""
+    try:
+        done = subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            cwd="/",
+            user=user,
+            group=user,
+            extra_groups=user and [],
+        )
+    except subprocess.TimeoutExpired:
+        raise Trouble(f"{argv[0]} gave no answer in {timeout:.0f} s") from None
+    except FileNotFoundError:
+        raise Trouble(f"{argv[0]} is not installed") from None
+    if done.returncode:
+        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise Trouble(said[-1].strip() if said else f"{argv[0]} ended with {done.returncode}")
+    return done.stdout
+
+
+def as_postgres(*argv: str, stdin: str = "", timeout: float = 60) -> str:
+    """What a command prints that the database's own account runs. Without PAM: a look every 15 minutes is no log-in. Raises Trouble."""
+    return run(*argv, stdin=stdin, timeout=timeout, user="postgres")
+
+
+def sql(statement: str) -> Any:
+    """The one JSON value that `statement` selects from the live cluster. Raises Trouble."""
+    return json.loads(
+        as_postgres("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", "-", stdin=statement, timeout=15) or "null"
+    )
+
+
+def repository() -> dict[str, Any]:
+    """What pgBackRest says about the practice's stanza. Raises Trouble."""
+    found = json.loads(as_postgres("pgbackrest", f"--stanza={STANZA}", "--output=json", "info"))
+    return found[0] if found else {}
+
+
+def settings() -> dict[str, Any]:
+    """What the last deploy wrote down about this practice; empty before the first."""
+    try:
+        return json.loads(SETTINGS.read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def units(*names: str) -> dict[str, dict[str, str]]:
+    """How systemd sees these units, in one question."""
+    if not names:
+        return {}
+    said = run("systemctl", "show", "-p", "Id,ActiveState,UnitFileState,Result,NextElapseUSecRealtime", "--", *names)
+    blocks = (dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in said.split("\n\n"))
+    return dict(zip(names, blocks, strict=True))
+
+
+def is_root() -> bool:
+    """Whether this process may ask everything."""
+    return os.geteuid() == 0

@@ -1,0 +1,95 @@
+"""How this server is, on one screen. Exit code 0: all is well; 1: an alarm stands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from practice import alarm
+from practice.health import age, clock
+from practice.server import is_root
+
+
+def register(commands: Any) -> argparse.ArgumentParser:
+    """`practice status [--json]`."""
+    parser = commands.add_parser("status", help="how this server is, on one screen", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Root looks now; everybody else reads what the last look saw."""
+    seen = alarm.check() if is_root() else last_look()
+    alarms = alarm.standing()
+    if arguments.json:
+        print(json.dumps(seen | {"alarms": alarms}, indent=2, sort_keys=True))
+    else:
+        print("\n".join(screen(seen, alarms, time.time(), colour=sys.stdout.isatty(), utf8=(sys.stdout.encoding or "").lower() == "utf-8")))
+    return 1 if alarms or not seen else 0
+
+
+def last_look() -> dict[str, Any]:
+    """What the watch saw; empty when it has not looked since the server was switched on."""
+    try:
+        return json.loads(alarm.SEEN.read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool = False, utf8: bool = True) -> list[str]:
+    """The lines of the screen. Good and bad differ by word and symbol; colour only helps."""
+    if not seen:
+        return ["The server has not looked at itself since it was switched on. In a few minutes it will have; or: sudo practice status"]
+    good, bad = ("✔", "✘") if utf8 else ("+", "!")
+    wrong = set(alarms) | set(seen["troubles"])
+
+    def line(what: str, says: str, *keys: str) -> str:
+        fine = not any(key == mine or key.startswith(f"{mine}:") for key in wrong for mine in keys)
+        word = f"{good} fine " if fine else f"{bad} WRONG"
+        if colour:
+            word = f"\033[{32 if fine else '1;31'}m{word}\033[0m"
+        return f"  {word}  {what:<10} {says}"
+
+    database, backup = seen["database"], seen["backup"]
+    stale = f" ({age(now - seen['at'])} ago)" if now - seen["at"] > 60 else ""
+    lines = [
+        f"{seen['practice']}  {seen['server']}  seen {clock(seen['at'])}{stale}",
+        "",
+        line("volume", f"the encrypted data volume is {seen['volume']}", "locked"),
+        line("database", describe_database(database), "database", "pages", "wal-full"),
+        line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", "unit"),
+        line("changes", describe_changes(database, now), "wal-off", "wal-failing", "wal-lost"),
+        line("disks", ", ".join(f"{path} {used} % used" for path, used in seen["disks"].items()), "disk"),
+        f"           revision   {seen['revision']}",
+        "",
+    ]
+    if not alarms:
+        return [*lines, f"  {good} All is well."]
+    word = f"{bad} {len(alarms)} ALARM{'S' if len(alarms) > 1 else ''}: please call whoever looks after this server."
+    lines.append(f"  \033[1;31m{word}\033[0m" if colour else f"  {word}")
+    return lines + [f"    since {clock(alarms[key]['since'])}  {alarms[key]['text']}" for key in sorted(alarms)]
+
+
+def describe_database(database: dict[str, Any]) -> str:
+    """One line about the cluster."""
+    return f"PostgreSQL {database['version'].split()[0]} answers; {database['bytes'] >> 20} MiB" if database["up"] else "does not answer"
+
+
+def describe_backup(backup: dict[str, Any], now: float) -> str:
+    """One line about how far back one can go."""
+    if not backup:
+        return "nothing to show"
+    return (
+        f"newest {clock(backup['newest'])} ({age(now - backup['newest'])} ago, {backup['newest_type']}); "
+        f"any moment since {clock(backup['oldest'])} can be gone back to"
+    )
+
+
+def describe_changes(database: dict[str, Any], now: float) -> str:
+    """One line about what a lost data disk would lose."""
+    if not database["up"] or not database["archived_at"]:
+        return "nothing to show"
+    return f"last handed to the backup disk {clock(database['archived_at'])} ({age(now - database['archived_at'])} ago)"
