@@ -21,11 +21,14 @@ BIN = "/usr/lib/postgresql/17/bin"
 # On the encrypted volume: it holds what the live cluster holds.
 SCRATCH = Path("/var/lib/postgresql/scratch")
 READY = "database system is ready to accept connections"
+# As the system's, and so as the live cluster's: the same moment is then written in the same way.
+ZONE = os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2] or "UTC"
 # hot_standby off: recovery then asks for none of the live cluster's sizes. archive_mode off: the scratch cluster must never
 # write into the history it came from.
 CONFIGURATION = f"""
 listen_addresses = ''
 lc_messages = C
+timezone = '{ZONE}'
 log_min_messages = log
 unix_socket_directories = '{SCRATCH}'
 unix_socket_permissions = 0700
