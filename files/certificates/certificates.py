@@ -29,6 +29,7 @@ KEY = Path("/var/lib/cabinet/secrets/authority.key")
 TLS = Path("/var/lib/cabinet/tls")
 AUTHORITY = TLS / "authority.pem"
 
+ROOT = 0
 DAY = datetime.timedelta(days=1)
 AUTHORITY_DAYS = 3650
 LEAF_DAYS = 397  # Apple's systems, the strictest, refuse more than 398 (support.apple.com/102028)
@@ -149,7 +150,7 @@ def wanting(name: str, leaf: dict[str, Any]) -> bool:
         or found.not_valid_before_utc > now()
         or list(names) != alternatives(leaf)
         or key.public_key() != found.public_key()
-        or (status.st_mode & 0o7777, status.st_uid, status.st_gid) != (mode(leaf), 0, grp.getgrnam(leaf["group"]).gr_gid)
+        or (status.st_mode & 0o7777, status.st_uid, status.st_gid) != (mode(leaf), ROOT, grp.getgrnam(leaf["group"]).gr_gid)
     )
 
 
@@ -222,7 +223,7 @@ def write(path: Path, data: bytes, mode: int, group: str) -> None:
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
-        os.fchown(file.fileno(), 0, grp.getgrnam(group).gr_gid)
+        os.fchown(file.fileno(), ROOT, grp.getgrnam(group).gr_gid)
         os.fchmod(file.fileno(), mode)
         file.flush()
         os.fsync(file.fileno())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,49 +13,11 @@ from testinfra.host import Host
 from kit.clinic import Clinic
 from kit.neighbour import Neighbour
 from tests.claim import claim
+from tests.workstation import STRANGER, Workstation, application
 
 RELOAD = "systemctl reload nginx; sleep 0.5"
 TLS = "/var/lib/cabinet/tls"
 PARTS = "/etc/nginx/cabinet"
-STRANGER = "another.example"
-
-# It tells what it was told, and boasts.
-APPLICATION = """
-import http.server, socket
-http.server.ThreadingHTTPServer.address_family = socket.AF_INET6
-class Echo(http.server.BaseHTTPRequestHandler):
-    server_version, sys_version = "Boastful/9.8", "Python"
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("X-Powered-By", "Boastful 9.8")
-        self.end_headers()
-        self.wfile.write(("the application was told: " + str(self.headers)).encode())
-http.server.ThreadingHTTPServer(("", %d), Echo).serve_forever()
-"""
-
-
-class Workstation:
-    """A computer in the LAN that trusts the practice's authority, and knows the server's name."""
-
-    def __init__(self, inside: Neighbour, clinic: Clinic, authority: Path) -> None:
-        self.inside, self.authority = inside, authority
-        self.name, self.address = clinic.proxy.names[0], str(clinic.network.lan.address.ip)
-
-    def curl(self, *urls: str) -> str:
-        """What curl prints; each of `urls` may carry options of its own, and they are asked one after the other, in one call."""
-        common = f"-s --max-time 10 --cacert {self.authority} " + " ".join(
-            f"--resolve {name}:{port}:{self.address}" for name in (self.name, STRANGER) for port in (80, 443)
-        )
-        return self.inside.run("; ".join(f"curl {common} {url}" for url in urls)).stdout
-
-    def handshake(self, *options: str) -> list[str]:
-        """The protocol and cipher that each set of s_client's options leads to; `refused` when there is no handshake."""
-        one = f"openssl s_client -connect {self.address}:443 -servername {self.name} %s </dev/null 2>/dev/null"
-        one += " | sed -n 's/^New, \\([^,]*\\), Cipher is /\\1 /p'"
-        return [
-            line.replace("(NONE) (NONE)", "refused")
-            for line in self.inside.run("\n".join(one % option for option in options)).stdout.splitlines()
-        ]
 
 
 @pytest.fixture
@@ -66,20 +26,6 @@ def workstation(host: Host, clinic: Clinic, inside: Neighbour, tmp_path: Path) -
     authority = tmp_path / "authority.pem"
     authority.write_text(host.check_output(f"cat {TLS}/authority.pem") + "\n")
     return Workstation(inside, clinic, authority)
-
-
-@contextmanager
-def application(host: Host, clinic: Clinic) -> Iterator[None]:
-    """The clinic's application; where none runs, one of ours takes its place, on all addresses."""
-    port = int((clinic.proxy.upstream or ":8000").rpartition(":")[2])
-    host.check_output(
-        f"ss -Hltn 'sport = {port}' | grep -q . || systemd-run --quiet --collect --unit=test-application python3 -c %s\n"
-        f"for i in $(seq 100); do ss -Hltn 'sport = {port}' | grep -q . && exit 0; sleep 0.1; done; exit 1", APPLICATION % port,
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        host.run("systemctl stop test-application 2>/dev/null")
 
 
 def answered_in_the_clear(host: Host) -> None:
@@ -96,7 +42,7 @@ def test_without_tls_there_is_nothing_but_the_way_to_tls(workstation: Workstatio
     body = workstation.curl(f"http://{name}/")
     assert "moved" in body, body
     assert answers == [f"308 https://{name}/", f"308 https://{name}/login", f"308 https://{name}/a/b?c=d", f"308 https://{address}/x"]
-    assert workstation.curl(f"-o /dev/null -w '%{{scheme}}' https://{name}/") == "HTTPS"
+    assert workstation.curl(f"-o /dev/null -w '%{{scheme}}' https://{name}/").upper() == "HTTPS"
 
 
 def old_protocols_let_in(host: Host) -> None:
