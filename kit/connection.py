@@ -58,6 +58,26 @@ class Connection:
             refusals.append(f"  as {login.user}: {said}")
         raise LoginError(f"{self.name}: no way in at {self.address[0]} port {self.address[1]}:\n" + "\n".join(refusals))
 
+    def renew(self) -> None:
+        """Come in anew as the technician, and let everything from now on ride on that connection; what runs on the old one goes on.
+
+        Raises LoginError when the server refuses; then the old connection is still the one.
+        """
+        login, beside = self.logins()[0], self.socket.with_suffix(".new")
+        beside.unlink(missing_ok=True)
+        over = ["ssh", "-F", str(self.config), "-S", str(beside), "-o", "ControlMaster=no", "-o", "BatchMode=yes"]
+        refused = self._try(login, ["-o", "ControlMaster=yes", "-S", str(beside), "-N", "-f", self.name])
+        if refused is not None:
+            raise LoginError(f"{self.name}: {login.user} does not get in at {self.address[0]} port {self.address[1]}: {refused}")
+        asked = subprocess.run([*over, self.name, "sudo -n true"], capture_output=True, text=True, check=False)
+        if asked.returncode:
+            subprocess.run([*over, "-O", "exit", self.name], capture_output=True, check=False)
+            raise LoginError(f"{self.name}: {login.user} gets in, but does not become root: {asked.stderr.strip()}")
+        # The old master takes no new session and ends with its last one; the new one answers where the old one did.
+        subprocess.run([*self.ssh, "-O", "stop", self.name], capture_output=True, check=False)
+        beside.rename(self.socket)
+        self._user.write_text(login.user)
+
     def logout(self) -> None:
         """Close the master, and with it every session on it."""
         subprocess.run([*self.ssh, "-O", "exit", self.name], capture_output=True, check=False)

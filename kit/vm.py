@@ -75,7 +75,7 @@ class Machine:
             self._virsh("pool-destroy", "default", show=False, check=False)
             self._virsh("pool-undefine", "default", show=False, check=False)
         self.neighbour.down()
-        for name in ("made", "vagrant", "vagrant.d", "disks", "machine.json", "efivars.qcow2", "tpm-aside", "serial.log"):
+        for name in ("made", "vagrant", "vagrant.d", "disks", "machine.json", "efivars.qcow2", "tpm-aside", "serial.log", "ssh", "totp"):
             _remove(self.state / name)
 
     def running(self) -> bool:
