@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from practice.alarm import VOLATILE
 from practice.health import clock
 from practice.server import STANZA, Trouble, as_postgres, is_root, repository
 
@@ -74,7 +75,8 @@ def main(arguments: argparse.Namespace) -> int:
 @contextmanager
 def restored(to: str | None, label: str | None) -> Iterator[float]:
     """A running scratch cluster, and how long it took to get there; gone afterwards. Raises Trouble."""
-    with Path("/run/cabinet/drill.lock").open("w") as lock:
+    VOLATILE.mkdir(mode=0o755, exist_ok=True)
+    with (VOLATILE / "drill.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # Restoring must not take the disks from the people who work.
         os.nice(10)

@@ -160,20 +160,10 @@ def services() -> None:
         kit.config_file(name=f"BAK-01 {unit}", dest=f"{SYSTEMD}/{unit}", template=f"backup/{unit}.j2", home=HOME, stanza=STANZA)
     for unit in ("practice-alarm@.service", "practice-watch.service"):
         kit.config_file(name=f"BAK-07 {unit}", dest=f"{SYSTEMD}/{unit}", src=f"backup/{unit}")
-    known = (
-        "practice-backup@full.service practice-backup@diff.service practice-verify.service practice-watch.service practice-alarm@x.service"
-    )
-    kit.script(
-        name="BAK-07 let systemd know these units",
-        unless=f"! systemctl show -p LoadState,NeedDaemonReload {known} | grep -qvx -e LoadState=loaded -e NeedDaemonReload=no -e ''",
-        run="systemctl daemon-reload",
-    )
 
 
 def timers(clinic: Clinic) -> None:
-    """When what runs; the watch every 15 minutes."""
-    second = int(hashlib.sha256(clinic.hostname.encode()).hexdigest(), 16) % 60
-    day, full = clinic.backup.full.split()
+    """When what runs. All become known and start in one step: each look of systemd at its unit files costs seconds on a slow machine."""
     kit.config_file(
         name="BAK-08 what the watch compares with",
         dest="/etc/cabinet/practice.json",
@@ -183,32 +173,37 @@ def timers(clinic: Clinic) -> None:
         )
         + "\n",
     )
-    for claim, name, calendar, unit, description in (
-        ("BAK-01", "practice-backup-full", f"{day} *-*-* {full}:{second:02}", "practice-backup@full.service", "A full backup every week"),
-        (
+    # The second follows from the server's name, so that neighbours do not start all at once.
+    second = f"{int(hashlib.sha256(clinic.hostname.encode()).hexdigest(), 16) % 60:02}"
+    day, full = clinic.backup.full.split()
+    schedule = {
+        "practice-backup-full": ("BAK-01", f"{day} *-*-* {full}", "practice-backup@full.service", "A full backup every week"),
+        "practice-backup-diff": (
             "BAK-01",
-            "practice-backup-diff",
-            f"*-*-* {clinic.backup.differential}:{second:02}",
+            f"*-*-* {clinic.backup.differential}",
             "practice-backup@diff.service",
             "A differential backup every day",
         ),
-        (
-            "BAK-11",
-            "practice-verify",
-            f"Wed *-*-* 03:10:{second:02}",
-            "practice-verify.service",
-            "All backups read and compared every week",
-        ),
-        (
-            "BAK-08",
-            "practice-watch",
-            f"*-*-* *:00/15:{second:02}",
-            "practice-watch.service",
-            "A look every 15 minutes whether anything needs a person",
-        ),
-    ):
-        path = f"{SYSTEMD}/{name}.timer"
+        "practice-verify": ("BAK-11", "Wed *-*-* 03:10", "practice-verify.service", "All backups read and compared every week"),
+        "practice-watch": ("BAK-08", "*-*-* *:00/15", "practice-watch.service", "A look every 15 minutes whether anything needs a person"),
+    }
+    for name, (claim, calendar, unit, description) in schedule.items():
         kit.config_file(
-            name=f"{claim} {name}.timer", dest=path, template="backup/timer.j2", calendar=calendar, unit=unit, description=description
+            name=f"{claim} {description[0].lower()}{description[1:]}",
+            dest=f"{SYSTEMD}/{name}.timer",
+            template="backup/timer.j2",
+            calendar=f"{calendar}:{second}",
+            unit=unit,
+            description=description,
         )
-        kit.unit(name=f"{claim} {description[0].lower()}{description[1:]}", unit=f"{name}.timer", config=[path])
+    run = " ".join(f"{name}.timer" for name in schedule)
+    known = f"{run} {' '.join(unit for _, _, unit, _ in schedule.values())} practice-alarm@x.service"
+    kit.script(
+        name="BAK-01 BAK-07 BAK-08 BAK-11 let them run",
+        unless=(
+            f"test -z \"$(systemctl show -p LoadState,NeedDaemonReload {known} | grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
+            f'test "$(systemctl is-active {run} | sort -u)" = active\n'
+            f'test "$(systemctl is-enabled {run} | sort -u)" = enabled'
+        ),
+        run=f"systemctl daemon-reload\nsystemctl --quiet --no-reload enable {run}\nsystemctl start {run}",
+    )
