@@ -67,8 +67,10 @@ class Standing(FactBase[Now]):
         quoted = [QuoteString(path) for path in paths]
         return StringCommand(
             "for path in", *quoted, '; do if test -f "$path" && ! test -L "$path"; then',
-            'echo "$path" $(stat -c "%a %U:%G" "$path") $(sha256sum <"$path"); elif test -e "$path" || test -L "$path"; then echo "$path" other; fi; done;',
-            "(set -eu;", f"{live}\n) >/dev/null 2>&1; test $? -eq 0 && echo holds; test ! -d", QuoteString(f"{KEPT}/{switch}"), "|| echo armed",
+            'echo "$path" $(stat -c "%a %U:%G" "$path") $(sha256sum <"$path");',
+            'elif test -e "$path" || test -L "$path"; then echo "$path" other; fi; done;',
+            "(set -eu;", f"{live}\n) >/dev/null 2>&1; test $? -eq 0 && echo holds;",
+            "test ! -d", QuoteString(f"{KEPT}/{switch}"), "|| echo armed",
         )  # fmt: skip
 
     def process(self, output: list[str]) -> Now:

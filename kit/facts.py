@@ -7,6 +7,8 @@ from typing import Any
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
+from kit import mirror
+
 # When a unit was last started or told to read its configuration again by us; gone after a boot, as it should be.
 APPLIED = "/run/cabinet/applied"
 
@@ -98,12 +100,21 @@ class Unit(FactBase[dict[str, Any]]):
 
 
 class AptArchives(FactBase[list[str]]):
-    """The archives that apt would fetch from, as apt itself reads its sources."""
+    """The archives in apt's sources, each once. Not `apt-get indextargets`: before the first update it knows of none."""
 
     default = list
 
     def command(self) -> StringCommand:
-        return StringCommand("apt-get indextargets --format '$(REPO_URI)' | sort -u")
+        return StringCommand(
+            "cd /etc/apt && for file in sources.list sources.list.d/*.list sources.list.d/*.sources; do",
+            'if test -f "$file"; then echo "== $file"; cat "$file"; echo; fi; done',
+        )
 
     def process(self, output: list[str]) -> list[str]:
-        return [line for line in output if "://" in line]
+        """The files one after the other, each behind a line with its name."""
+        archives: set[str] = set()
+        for file in "\n".join(["", *output]).split("\n== ")[1:]:
+            name, _, text = file.partition("\n")
+            read = mirror.deb822 if name.endswith(".sources") else mirror.one_line
+            archives |= {uri for uri, _ in read(text)}
+        return sorted(archives)

@@ -43,18 +43,18 @@ def _sources(apt: Path) -> Iterator[tuple[str, str]]:
     """All pairs of URI and suite that apt fetches binary packages from."""
     for path in sorted([apt / "sources.list", *(apt / "sources.list.d").glob("*")]):
         if path.suffix == ".sources":
-            yield from _deb822(path.read_text())
+            yield from deb822(path.read_text())
         elif path.suffix == ".list" and path.is_file():
-            yield from _one_line(path.read_text())
+            yield from one_line(path.read_text())
 
 
-def _one_line(text: str) -> Iterator[tuple[str, str]]:
+def one_line(text: str) -> Iterator[tuple[str, str]]:
     """The pairs in the one-line format: `deb [options] URI suite component…`."""
     for found in re.finditer(r"^\s*deb\s+(?:\[[^\]]*\]\s+)?(https?://\S+)\s+(\S+)", text, re.MULTILINE):
         yield found[1], found[2]
 
 
-def _deb822(text: str) -> Iterator[tuple[str, str]]:
+def deb822(text: str) -> Iterator[tuple[str, str]]:
     """The pairs in the deb822 format: stanzas of fields, continued by indented lines."""
     plain = re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE)
     for stanza in re.split(r"\n\s*\n", plain):

@@ -128,8 +128,12 @@ def sandbox() -> None:
     kit.config_file(name="WEB-11 put nginx into a sandbox", dest=f"{DROP_INS}/cabinet.conf", src="proxy/nginx.service.conf")
     kit.script(
         name="WEB-11 let nothing else change the sandbox",
-        unless=f'test -z "$(find {DROP_INS} -mindepth 1 ! -name cabinet.conf)"',
-        run=f"find {DROP_INS} -mindepth 1 ! -name cabinet.conf -delete\nsystemctl daemon-reload",
+        unless=f'test "$(systemctl show -P DropInPaths nginx.service)" = {DROP_INS}/cabinet.conf',
+        run=f"""for path in $(systemctl show -P DropInPaths nginx.service); do
+    case $path in {DROP_INS}/cabinet.conf) ;; /etc/* | /run/*) rm -f "$path" ;; esac
+done
+touch {DROP_INS}  # newer than what runs: the next operation restarts it
+systemctl daemon-reload""",
     )
     kit.unit(name="WEB-11 run nginx in it", unit="nginx.service", config=[DROP_INS])
     kit.unit(name="WEB-01 answer as described", unit="nginx.service", config=[CONFIG, PARTS, CERTIFICATE], reload=True)

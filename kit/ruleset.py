@@ -1,0 +1,88 @@
+"""From a clinic to its firewall: what is published, which names the web proxy lets through, and the two tables that nft reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
+from urllib.parse import urlsplit
+
+from kit.clinic import Clinic
+from kit.render import rendered
+
+PORTS = {"ssh": 22, "https": 443, "http": 80}
+# One bit of a packet's mark: the full ruleset's word to the base table.
+MARK = "0x10000000"
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True)
+class Opening:
+    """One rule of what is published."""
+
+    service: str
+    zone: str
+    port: int
+    interface: str | None
+    family: str
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Way:
+    """Names that may be reached in one manner through the web proxy."""
+
+    scheme: str
+    port: int
+    names: tuple[str, ...]
+
+
+def rulesets(clinic: Clinic, ways: Iterable[Way]) -> tuple[str, str]:
+    """The base table and the full one."""
+    network = clinic.network
+    base = rendered("firewall/base.nft.j2", mark=MARK, management=by_family(network.management))
+    full = rendered(
+        "firewall/cabinet.nft.j2",
+        mark=MARK,
+        interfaces=sorted({network.internet.interface, network.lan.interface}),
+        neighbours=by_family([*network.lan.networks, *network.management]),
+        openings=openings(clinic),
+        resolvers=by_family(network.resolvers),
+        web_ports=sorted({way.port for way in ways} | {80, 443}),
+        ntp=network.ntp,
+    )
+    return base, full
+
+
+def openings(clinic: Clinic) -> list[Opening]:
+    """What is published: to the LAN on its own card alone; to the management networks wherever they are routed."""
+    network = clinic.network
+    zones = {"lan": (network.lan.interface, network.lan.networks), "management": (None, network.management)}
+    return [
+        Opening(service, zone, port, zones[zone][0], family, networks)
+        for service, port in PORTS.items()
+        for zone in getattr(network.published, service)
+        for family, networks in by_family(zones[zone][1])
+    ]
+
+
+def by_family(addresses: Iterable[Network | Address]) -> list[tuple[str, tuple[str, ...]]]:
+    """Networks or addresses as nft wants them: one set per family, and in it nothing twice (to nft an overlap is an error)."""
+    families: list[tuple[str, tuple[str, ...]]] = []
+    everything = list(addresses)
+    for family, version in (("ip", 4), ("ip6", 6)):
+        if of_it := [address for address in everything if address.version == version]:
+            families.append((family, tuple(str(one).removesuffix("/32").removesuffix("/128") for one in collapse_addresses(of_it))))
+    return families
+
+
+def web_ways(clinic: Clinic, archives: Iterable[str]) -> list[Way]:
+    """What the web proxy lets through: the archives that apt uses, in the way it uses them, and the clinic's hosts by https."""
+    names: dict[tuple[str, int], set[str]] = {}
+    for url in [*archives, *(f"https://{name}" for name in clinic.egress.hosts)]:
+        parts = urlsplit(url)
+        if parts.hostname and parts.scheme in ("http", "https"):
+            names.setdefault((parts.scheme, parts.port or PORTS[parts.scheme]), set()).add(parts.hostname)
+    return [Way(scheme, port, tuple(sorted(names[scheme, port]))) for scheme, port in sorted(names)]

@@ -1,0 +1,88 @@
+"""The firewall's rules as text: whom they let in, that each says why it is there, and that odd clinics give rules that nft can read."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_network
+
+from kit.clinic import Clinic, load
+from kit.facts import AptArchives
+from kit.paths import ROOT
+from kit.register import load_claims
+from kit.ruleset import Opening, Way, by_family, openings, rulesets, web_ways
+
+
+def vm() -> Clinic:
+    """The VM's clinic."""
+    return load(ROOT / "clinics/vagrant.yaml")
+
+
+def test_each_service_is_open_to_its_zone_alone() -> None:
+    """The LAN by its own card; the management networks by whatever card they are routed."""
+    assert openings(vm()) == [
+        Opening("ssh", "management", 22, None, "ip", ("10.0.2.0/24", "10.70.0.0/24")),
+        Opening("ssh", "management", 22, None, "ip6", ("fd70::/64",)),
+        Opening("https", "lan", 443, "lan", "ip", ("10.70.0.0/24",)),
+        Opening("https", "lan", 443, "lan", "ip6", ("fd70::/64",)),
+        Opening("http", "lan", 80, "lan", "ip", ("10.70.0.0/24",)),
+        Opening("http", "lan", 80, "lan", "ip6", ("fd70::/64",)),
+    ]
+
+
+def test_networks_within_networks_become_one() -> None:
+    """nft refuses a set whose members overlap."""
+    networks = [ip_network(text) for text in ("10.1.0.0/24", "fd00::/64", "10.1.0.0/16", "10.1.0.7/32", "10.9.9.9/32")]
+    assert by_family(networks) == [("ip", ("10.1.0.0/16", "10.9.9.9")), ("ip6", ("fd00::/64",))]
+
+
+def test_each_rule_names_its_claim() -> None:
+    """Whoever reads `nft list ruleset` on a server finds the promise behind each line."""
+    clinic = load(ROOT / "clinics/example.yaml")
+    lines = [line.strip() for text in rulesets(clinic, []) for line in text.splitlines()]
+    rules = [line for line in lines if line and not re.match(r"#|\}|table |chain |destroy |type ", line)]
+    assert len(rules) > 30, "control: there are rules"
+    assert [rule for rule in rules if not re.search(rf'comment "({"|".join(load_claims())}) ', rule)] == []
+
+
+def test_the_web_proxy_lets_through_what_apt_uses_and_the_clinic_names() -> None:
+    """As it is used: a name that apt fetches from by http is not thereby open to https."""
+    clinic = load(ROOT / "clinics/example.yaml")
+    archives = [
+        "http://deb.example/debian/",
+        "http://deb.example/debian-security/",
+        "https://other.example:8443/x",
+        "file:/srv/archive",
+        "cdrom://x/",
+    ]
+    assert web_ways(clinic, archives) == [
+        Way("http", 80, ("deb.example",)),
+        Way("https", 443, clinic.egress.hosts),
+        Way("https", 8443, ("other.example",)),
+    ]
+
+
+def test_apts_sources_are_read_as_apt_reads_them() -> None:
+    """Both formats; what is commented out or disabled is not an archive."""
+    text = """\
+== sources.list
+# deb http://old.example/debian trixie main
+deb [arch=amd64] http://one.example:3142/debian trixie main contrib
+deb-src http://one.example:3142/debian trixie main
+
+== sources.list.d/debian.sources
+Types: deb
+URIs: http://two.example/debian https://three.example/debian
+Suites: trixie trixie-updates
+Components: main
+
+Enabled: no
+Types: deb
+URIs: http://four.example/debian
+Suites: sid
+Components: main
+"""
+    assert AptArchives().process(text.splitlines()) == [
+        "http://one.example:3142/debian",
+        "http://two.example/debian",
+        "https://three.example/debian",
+    ]
