@@ -201,7 +201,8 @@ def timers(clinic: Clinic) -> None:
     kit.script(
         name="BAK-01 BAK-07 BAK-08 BAK-11 let them run",
         unless=(
-            f"test -z \"$(systemctl show -p LoadState,NeedDaemonReload {known} | grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
+            f'test -z "$(systemctl show -p LoadState,NeedDaemonReload {known} '
+            "| grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
             f'test "$(systemctl is-active {run} | sort -u)" = active\n'
             f'test "$(systemctl is-enabled {run} | sort -u)" = enabled'
         ),
