@@ -6,7 +6,6 @@ import itertools
 import random
 import shlex
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ OPTIONS = (
     "-F none -n -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentityAgent=none -o IdentitiesOnly=yes "
     "-o NumberOfPasswordPrompts=1 -o ConnectTimeout=15 -o ControlPath=none"
 )
-SSHD_CONFIG = "/etc/ssh/sshd_config"
 ASKPASS = '#!/bin/sh\nprintf "%s\\n" "$1" >&2\nprintf "%s\\n" "$CABINET_CODE"\n'
 
 
@@ -109,13 +107,3 @@ def journal(host: Host, since: float, wanted: str, seconds: float = 3) -> str:
         if wanted in said or time.monotonic() > end:
             return said
         time.sleep(0.2)
-
-
-def sshd_with(expression: str) -> Callable[[Host], None]:
-    """A sabotage: edit sshd_config with sed and make sshd read it (restart: a reload returns before it has happened)."""
-
-    def sabotage(host: Host) -> None:
-        host.check_output(f"sed -i '{expression}' {SSHD_CONFIG} && systemctl restart ssh")
-
-    sabotage.__name__ = f"sshd_config: {expression}"
-    return sabotage
