@@ -110,11 +110,13 @@ class Machine:
         self.set_clock(run)
 
     def set_clock(self, run: Callable[[str], object] | None = None) -> None:
-        """Step the server's clock after a restore, from its hardware clock: that one is ours, and was never put back.
+        """Step the server's clock after a restore, from its hardware clock, which QEMU never puts back; at least to our own time.
 
-        `run` runs a command as root; without it, Vagrant's account does.
+        `run` runs a command as root; without it, Vagrant's account does. On a busy host the log-in takes so long that our
+        time alone would arrive stale.
         """
-        (run or (lambda line: self.ssh(f"sudo sh -c '{line}'")))("date --set=@$(cat /sys/class/rtc/rtc0/since_epoch)")
+        command = f"now=$(cat /sys/class/rtc/rtc0/since_epoch); [ $now -ge {int(time.time())} ] || now={int(time.time())}; date --set=@$now"
+        (run or (lambda line: self.ssh(f"sudo sh -c '{line}'")))(command)
 
     # ---- the way in
 
