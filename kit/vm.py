@@ -86,7 +86,7 @@ class Machine:
         """Whether QEMU runs, asked without libvirt: libvirtd may have gone to sleep, QEMU goes on without it."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self.state / "run/libvirt/qemu/run" / f"{DOMAIN}.pid").read_text())
-            return f"guest={DOMAIN}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+            return f"{self.state}/efivars.qcow2".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
         return False
 
     def created(self) -> bool:
