@@ -25,6 +25,7 @@ from kit.paths import ROOT, PathError, state_dir
 
 DOMAIN = "practice"
 GUEST_PORTS = {"ssh": 22, "https": 443, "http": 80, "pg": 5432, "odd": 4711, "odd2": 8080}
+BOOT_SECONDS = 1800  # six machines on two cores: ten minutes were not enough
 VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 
 
@@ -47,6 +48,8 @@ class Machine:
             return
         self._prepare()
         stream(["vagrant", "up", "--provider", "libvirt"], runner=True)
+        self.wait_for_ssh()
+        self._replace_key()
         self._made.touch()
 
     def start(self) -> None:
@@ -75,14 +78,15 @@ class Machine:
             self._virsh("pool-destroy", "default", show=False, check=False)
             self._virsh("pool-undefine", "default", show=False, check=False)
         self.neighbour.down()
-        for name in ("made", "vagrant", "vagrant.d", "disks", "machine.json", "efivars.qcow2", "tpm-aside", "serial.log", "ssh", "totp"):
+        ours = ["made", "vagrant", "vagrant.d", "disks", "key", "key.pub", "machine.json", "efivars.qcow2", "tpm-aside", "serial.log"]
+        for name in [*ours, "ssh", "totp"]:
             _remove(self.state / name)
 
     def running(self) -> bool:
         """Whether QEMU runs, asked without libvirt: libvirtd may have gone to sleep, QEMU goes on without it."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self.state / "run/libvirt/qemu/run" / f"{DOMAIN}.pid").read_text())
-            return f"guest={DOMAIN}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+            return f"{self.state}/efivars.qcow2".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
         return False
 
     def created(self) -> bool:
@@ -107,9 +111,13 @@ class Machine:
         self.set_clock(run)
 
     def set_clock(self, run: Callable[[str], object] | None = None) -> None:
-        """Step the server's clock to ours. `run` runs a command as root; without it, Vagrant's account does."""
-        command = f"date --set=@{time.time() + 0.5:.1f}"
-        (run or (lambda line: self.ssh(f"sudo {line}")))(command)
+        """Step the server's clock after a restore, from its hardware clock, which QEMU never puts back; at least to our own time.
+
+        `run` runs a command as root; without it, Vagrant's account does. On a busy host the log-in takes so long that our
+        time alone would arrive stale.
+        """
+        command = f"now=$(cat /sys/class/rtc/rtc0/since_epoch); [ $now -ge {int(time.time())} ] || now={int(time.time())}; date --set=@$now"
+        (run or (lambda line: self.ssh(f"sudo sh -c '{line}'")))(command)
 
     # ---- the way in
 
@@ -129,25 +137,25 @@ class Machine:
 
     @property
     def key(self) -> Path:
-        """The private key of the account `vagrant`, made by `vagrant up` for this machine alone."""
-        return self.state / "vagrant/.vagrant/machines/practice/libvirt/private_key"
+        """The private key of the account `vagrant`, made for this machine alone."""
+        return self.state / "key"
 
-    def ssh_command(self, *command: str) -> list[str]:
+    def ssh_command(self, *command: str, key: Path | None = None) -> list[str]:
         """The ssh command line that logs in as Vagrant's account."""
         options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes", "BatchMode=yes"]
         flags = [word for option in options for word in ("-o", option)]
-        return ["ssh", "-F", "none", *flags, "-p", str(self.ssh_port), "-i", str(self.key), "vagrant@127.0.0.1", *command]
+        return ["ssh", "-F", "none", *flags, "-p", str(self.ssh_port), "-i", str(key or self.key), "vagrant@127.0.0.1", *command]
 
-    def ssh(self, command: str, timeout: float = 60) -> str:
+    def ssh(self, command: str, timeout: float = 300, key: Path | None = None) -> str:
         """What a command prints that Vagrant's account runs on the server."""
         done = subprocess.run(
-            self.ssh_command(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+            self.ssh_command(command, key=key), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
         )
         if done.returncode:
             raise HostError(f"ssh {command}: exit code {done.returncode}\n{done.stderr.strip()}")
         return done.stdout
 
-    def wait_for_ssh(self, seconds: float = 600) -> None:
+    def wait_for_ssh(self, seconds: float = BOOT_SECONDS) -> None:
         """Wait until the server's own SSH greets: slirp accepts every connection by itself, so only the greeting counts."""
         started = time.monotonic()
         if not self._wait(lambda: _greets(self.ssh_port), seconds):
@@ -224,6 +232,19 @@ class Machine:
             time.sleep(0.3)
         return True
 
+    def _replace_key(self) -> None:
+        """Let nobody in by Vagrant's well-known key any more. Early log-ins are refused while the server still boots."""
+        public = capture(["ssh-keygen", "-y", "-f", str(self.key)], runner=True, show=False).strip()
+        end = time.monotonic() + BOOT_SECONDS
+        while True:
+            try:
+                self.ssh(f"echo '{public}' > .ssh/authorized_keys", key=self.state / "vagrant.d/insecure_private_key")
+                return
+            except HostError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(3)
+
     def _prepare(self) -> None:
         """Write all that the Vagrantfile reads."""
         for name in ("run", "c", "cache", "data", "disks", "vagrant"):
@@ -238,6 +259,8 @@ class Machine:
         }
         (self.state / "machine.json").write_text(json.dumps(machine, indent=2))
         shutil.copy(ROOT / "Vagrantfile", self.state / "vagrant/Vagrantfile")
+        if not self.key.exists():
+            capture(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cabinet", "-f", str(self.key)], runner=True)
         variables = self.state / "efivars.qcow2"
         if not variables.exists():
             capture(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", VARIABLES, str(variables)], runner=True)

@@ -231,7 +231,8 @@ def test_the_kernel_follows_exactly_these_rules(host: Host, clinic: Clinic) -> N
     wanted = host.check_output("unshare --net sh -euc %s", f"nft -f - <<'RULES'\n{base}{full}\nRULES\n{VIEW}")
     live = host.check_output(VIEW)
     assert "policy drop" in wanted, "control: the ruleset to compare with is empty"
-    assert list(difflib.unified_diff(wanted.splitlines(), live.splitlines(), "wanted", "live", lineterm="", n=0)) == []
+    difference = list(difflib.unified_diff(wanted.splitlines(), live.splitlines(), "wanted", "live", lineterm="", n=0))
+    assert difference == [], "\n".join(difference)
 
 
 VIEW = "nft list tables | sort; nft -s list table inet cabinet_base; nft -s list table inet cabinet"
