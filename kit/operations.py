@@ -130,7 +130,7 @@ def unit(
         yield "systemctl daemon-reload"
     if enabled != now["enabled"]:
         changed = True
-        yield StringCommand("systemctl", "--quiet", "enable" if enabled else "disable", name)
+        yield StringCommand("systemctl --quiet --no-reload", "enable" if enabled else "disable", name)
     if not running and now["active"]:
         changed = True
         yield StringCommand("systemctl stop", name)

@@ -99,6 +99,7 @@ class RootShell:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready, _, _ = select.select(list(waiting), [], [], left)
             if not ready:
+                self._process.kill()  # a command without end would hold up a friendly good-bye
                 self.close()
                 raise TimeoutError(f"{self.label}: no end after {timeout} s: {command[:200]}")
             for stream in ready:

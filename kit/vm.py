@@ -47,10 +47,20 @@ class Machine:
             self.start()
             return
         self._prepare()
-        stream(["vagrant", "up", "--provider", "libvirt"], runner=True)
+        self._vagrant_up()
         self.wait_for_ssh()
         self._replace_key()
         self._made.touch()
+
+    def _vagrant_up(self, attempts: int = 3) -> None:
+        """Vagrant looks at the machine's state the moment it starts; now and then libvirt has none yet, and Vagrant removes it again."""
+        for left in reversed(range(attempts)):
+            try:
+                stream(["vagrant", "up", "--provider", "libvirt"], runner=True)
+                return
+            except HostError:
+                if not left or self.running():
+                    raise
 
     def start(self) -> None:
         """Switch on, and wait until SSH answers."""

@@ -79,7 +79,7 @@ def packages() -> None:
         dest="/etc/postgresql-common/createcluster.conf",
         src="base/createcluster.conf",
     )
-    kit.config_file(name="BASE install without starting anything", dest="/usr/local/lib/cabinet/install", src="base/install", mode="755")
+    kit.config_file(name="SYS-03 install without starting anything", dest="/usr/local/lib/cabinet/install", src="base/install", mode="755")
     kit.script(
         name=f"BASE install {len(wanted)} packages and what they need, in one go",
         unless=f'test -z "$({missing})"',

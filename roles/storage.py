@@ -61,15 +61,15 @@ def storage() -> None:
     for script in ("format-volume", "open-volume", "settle-volume", "enrol-volume", "say-locked"):
         kit.config_file(name=f"STO-09 {script}", dest=f"{SCRIPTS}/{script}", src=f"storage/{script}", check="sh -n {}", mode="755")
     kit.script(
-        name=f"STO-09 format the disk {clinic.storage.disk}, if it is provably blank",
+        name=f"STO-01 STO-09 STO-10 format the disk {clinic.storage.disk}, if it is provably blank",
         unless=f"{SCRIPTS}/format-volume --finished {disk}",
         run=f"{SCRIPTS}/format-volume {disk} {clinic.storage.wipe or ''}",
     )
     units()
     for claim, script, arguments, does in (
         ("STO-11", "open-volume", f" {disk}", "open the volume, now and at boot"),
-        ("STO-03", "settle-volume", "", "move what can hold patient data onto the volume"),
-        ("STO-02", "enrol-volume", f" {disk}", "let the recovery key and what the clinic chose open it, and nothing else"),
+        ("STO-03 STO-04 STO-05 STO-15", "settle-volume", "", "move what can hold patient data onto the volume"),
+        ("STO-02 STO-07", "enrol-volume", f" {disk}", "let the recovery key and what the clinic chose open it, and nothing else"),
     ):
         kit.script(name=f"{claim} {does}", unless=f"{SCRIPTS}/{script} --check{arguments}", run=f"{SCRIPTS}/{script}{arguments}")
     kit.unit(name="STO-06 wait for the volume at boot", unit="practice-data.target")

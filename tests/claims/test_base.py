@@ -48,7 +48,8 @@ def stranger_ended(host: Host) -> None:
     host.check_output("systemctl stop stranger")
 
 
-# port, process; DHCP and multicast clients of systemd bind to one address each.
+# A resolver's client keeps one UDP socket per address family, at a port that the kernel picked (ip_local_port_range).
+EPHEMERAL = range(32768, 61000)
 LISTENING = {
     ("tcp", "22", "sshd"),
     ("tcp", "80", "nginx"),
@@ -58,13 +59,19 @@ LISTENING = {
     ("tcp", "53", "systemd-resolve"),
     ("udp", "53", "systemd-resolve"),
     ("udp", "68", "systemd-network"),
+    ("udp", "ephemeral", "squid"),
 }
+
+
+def socket_of(line: str) -> tuple[str, str, str]:
+    """Protocol, port and process of one line of `ss -H -ltunp`."""
+    protocol, port, process = line.split()[0], line.split()[4].rsplit(":", 1)[1], line.split('"')[1]
+    return protocol, "ephemeral" if protocol == "udp" and int(port) in EPHEMERAL else port, process
 
 
 @claim("SYS-03", broken_by=stranger_listens, symptom="4711", undo=stranger_ended)
 def test_exactly_these_listen(host: Host) -> None:
     """Every socket that waits for somebody belongs to a service that was asked for."""
-    lines = host.check_output("ss -H -ltunp").splitlines()
-    found = {(line.split()[0], line.split()[4].rsplit(":", 1)[1], line.split('"')[1]) for line in lines}
+    found = {socket_of(line) for line in host.check_output("ss -H -ltunp").splitlines()}
     assert ("tcp", "22", "sshd") in found, "control: not even sshd was found"
     assert sorted(found - LISTENING) == []
