@@ -33,7 +33,7 @@ def drill(host: Host, arguments: str) -> list[str]:
     return json.loads(done.stdout)["rows"]
 
 
-def eventually(host: Host, question: str, seconds: int = 20) -> bool:
+def eventually(host: Host, question: str, seconds: int = 90) -> bool:
     """Whether the shell command `question` comes to end with 0."""
     return host.run(f"end=$(($(date +%s) + {seconds})); until {question}; do [ $(date +%s) -lt $end ] || exit 1; sleep 0.2; done").rc == 0
 

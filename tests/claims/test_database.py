@@ -287,7 +287,7 @@ def test_a_session_left_alone_ends(host: Host, clinic: Clinic) -> None:
     waiting = (
         entry(clinic, OVER_TLS, sql="@").replace('-c "@"', "").replace("PGPASSWORD", "PGOPTIONS='-c idle_session_timeout=100' PGPASSWORD")
     )
-    said = host.run(f"(echo 'SELECT 1;'; sleep 0.7; echo 'SELECT 2;') | ( {waiting} )").stdout
+    said = host.run(f"(echo 'SELECT 1;'; sleep 4; echo 'SELECT 2;') | ( {waiting} )").stdout
     assert "terminating connection due to idle-session timeout" in said
 
 

@@ -292,7 +292,8 @@ def test_the_proxy_lets_through_exactly_these_names(host: Host, clinic: Clinic, 
     with inside.listening(443), inside.listening(80):
         asked = [f"GET {archive}" if archive.startswith("http:") else f"CONNECT {name}:443", *refused]
         first, *others = host.check_output(f"python3 -Ic {shlex.quote(FETCH)} {shlex.join(asked)}").splitlines()
-    assert first.startswith("200 "), f"control: {first}"
+    # Some archives answer by naming a nearer one; the proxy's own refusal is 403.
+    assert first.startswith(("200 ", "301 ", "302 ")), f"control: {first}"
     assert [line for line in others if not line.startswith("403 ")] == [], "what is not on the list was fetched"
     assert host.file("/etc/squid/squid.conf").content_string == rendered("firewall/squid.conf.j2", hostname=clinic.hostname, ways=allowed)
 
