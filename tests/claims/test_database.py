@@ -287,7 +287,8 @@ def test_a_session_left_alone_ends(host: Host, clinic: Clinic) -> None:
     waiting = (
         entry(clinic, OVER_TLS, sql="@").replace('-c "@"', "").replace("PGPASSWORD", "PGOPTIONS='-c idle_session_timeout=100' PGPASSWORD")
     )
-    said = host.run(f"(echo 'SELECT 1;'; sleep 4; echo 'SELECT 2;') | ( {waiting} )").stdout
+    # psql itself sleeps, so that the pause begins once the session is there, however slow the machine.
+    said = host.run(f"printf 'SELECT 1;\\n\\\\! sleep 1\\nSELECT 2;\\n' | ( {waiting} )").stdout
     assert "terminating connection due to idle-session timeout" in said
 
 
