@@ -18,7 +18,8 @@ from kit.vm import Machine
 
 # How long the master stays after its last session; a technician's visit, not a night.
 PERSIST_SECONDS = 3600
-ROOT_SHELL = "env LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive HOME=/root sh"
+# The umask of whoever logged in may be stricter: directories that services must enter would shut them out.
+ROOT_SHELL = "env LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive HOME=/root sh -c 'umask 022; exec sh'"
 
 
 class LoginError(ConnectionError):
