@@ -16,10 +16,14 @@ with open(sys.argv[1], "r+b") as disk:
     disk.write(sb)
 PYTHON"""
 
+# One Linux partition from sector 2048 on; sfdisk is not on the server either.
+PARTITIONS = r"""printf '\0\0\2\0\203\377\377\377\0\10\0\0\0\0\1\0' | dd of=$disk bs=1 seek=446 conv=notrunc status=none
+printf '\125\252' | dd of=$disk bs=1 seek=510 conv=notrunc status=none"""
+
 CARRIERS = {
     "a file system": ("mkfs.ext4 -q -F $disk", "ext4"),
     "a LUKS header": ("printf x | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 $disk -", "crypto_LUKS"),
     "a RAID member": (RAID, "linux_raid_member"),
-    "a partition table": ("echo 'label: gpt' | sfdisk -q $disk", "gpt"),
+    "a partition table": (PARTITIONS, "dos"),
     "one stray byte": ("printf x | dd of=$disk bs=1 seek=134217729 conv=notrunc status=none", "byte 134217729 is not zero"),
 }

@@ -218,7 +218,7 @@ def test_a_disk_that_carries_anything_is_refused_untouched(host: Host) -> None:
     blank = f"wipefs -aqf {disk}; blkdiscard -zf {disk}; udevadm settle"
     wrong = []
     for what, (plant, expected) in CARRIERS.items():
-        host.check_output(f"{blank}\ndisk={disk}\n{plant}\nudevadm settle; sync; blockdev --flushbufs $disk")
+        host.check_output(f"set -eu\n{blank}\ndisk={disk}\n{plant}\nudevadm settle; sync; blockdev --flushbufs $disk")
         written = f"awk '{{ print $7 }}' /sys/class/block/{disk.rsplit('/')[-1]}/stat"
         before = host.check_output(written)
         said = host.run(f"{SCRIPTS}/format-volume scratch0 tpm2")
