@@ -322,7 +322,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     ),
     "private key": (
         f"[{AMINA}]",
-        '["-----BEGIN OPENSSH PRIVATE KEY-----"]',
+        '["-----BEGIN OPENSSH ' 'PRIVATE KEY-----"]',
         "24: people[0].keys[0]: this is a private key; take it out of the file, make a new one, and write the line of "
         "its .pub file here",
     ),
