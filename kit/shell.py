@@ -34,15 +34,13 @@ class RootShell:
     `/dev/null` is its standard input, unless one is given.
     """
 
-    def __init__(self, argv: Sequence[str], label: str, first_line: str | None = None) -> None:
-        """Start `argv`; `label` names the host in errors; `first_line` (a sudo password) goes in before any command."""
+    def __init__(self, argv: Sequence[str], label: str) -> None:
+        """Start `argv`; `label` names the host in errors."""
         self.argv, self.label = list(argv), label
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
             self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
-        if first_line is not None:
-            self._write(first_line.encode() + b"\n", "sudo")
 
     def run(self, command: str, stdin: bytes | None = None, timeout: float | None = None) -> Result:
         """Run `command` and wait for its end, at most `timeout` seconds.
@@ -59,8 +57,7 @@ class RootShell:
             f"{{ printf '\\n{nonce} %d\\n' $?; printf '\\n{nonce}\\n' >&2; }}\n"
         )
         with self._lock:
-            self._write(script.encode(), command)
-            return self._read(nonce.encode(), command, timeout)
+            return self._exchange(script.encode(), nonce.encode(), command, timeout)
 
     def put(self, data: bytes, path: str, mode: str = "600") -> None:
         """Create or replace `path`: 0600 from the first byte, `mode` at the end. Raises OSError with what the server said."""
@@ -81,36 +78,40 @@ class RootShell:
         for stream in (self._process.stdout, self._process.stderr):
             stream.close()  # type: ignore[union-attr]
 
-    def _write(self, data: bytes, command: str) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._process.stdin.fileno(), view) :]  # type: ignore[union-attr]
-        except (BrokenPipeError, ValueError) as gone:
-            raise self._gone(b"", command) from gone
-
-    def _read(self, nonce: bytes, command: str, timeout: float | None) -> Result:
-        out, err = self._process.stdout.fileno(), self._process.stderr.fileno()  # type: ignore[union-attr]
+    def _exchange(self, script: bytes, nonce: bytes, command: str, timeout: float | None) -> Result:
+        """Write and read at once: neither side waits for the other, and ssh may have made our pipes non-blocking."""
+        into, out, err = (stream.fileno() for stream in (self._process.stdin, self._process.stdout, self._process.stderr))  # type: ignore[union-attr]
         seen = {out: bytearray(), err: bytearray()}
         wanted = {out: b"\n" + nonce + b" ", err: b"\n" + nonce + b"\n"}
-        waiting = {out, err}
+        unsent, unread = memoryview(script), {out, err}
         deadline = None if timeout is None else time.monotonic() + timeout
-        while waiting:
+        while unread:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select(list(waiting), [], [], left)
-            if not ready:
+            readable, writable, _ = select.select(unread, [into] if unsent else [], [], left)
+            if not readable and not writable:
                 self._process.kill()  # a command without end would hold up a friendly good-bye
                 self.close()
                 raise TimeoutError(f"{self.label}: no end after {timeout} s: {command[:200]}")
-            for stream in ready:
+            for stream in readable:
                 chunk = os.read(stream, 65536)
                 if not chunk:
                     raise self._gone(bytes(seen[err]), command)
                 seen[stream] += chunk
-                if wanted[stream] in seen[stream] and seen[stream].endswith(b"\n"):
-                    waiting.discard(stream)
+                if seen[stream].endswith(b"\n") and wanted[stream] in seen[stream][-64:]:
+                    unread.discard(stream)
+            if writable:
+                unsent = unsent[self._write(unsent[:65536], command) :]
         stdout, _, code = bytes(seen[out]).rpartition(wanted[out])
         return Result(int(code), stdout, bytes(seen[err]).rpartition(wanted[err])[0])
+
+    def _write(self, data: bytes | memoryview, command: str) -> int:
+        """How many bytes of `data` the pipe took now; none is an answer too."""
+        try:
+            return os.write(self._process.stdin.fileno(), data)  # type: ignore[union-attr]
+        except BlockingIOError:
+            return 0
+        except (BrokenPipeError, ValueError) as gone:
+            raise self._gone(b"", command) from gone
 
     def _gone(self, stderr: bytes, command: str) -> ShellGone:
         said = stderr.decode(errors="replace").strip()

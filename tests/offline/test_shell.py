@@ -51,6 +51,13 @@ def test_standard_input_arrives_whole(shell: RootShell) -> None:
     assert shell.run("cat", stdin=data).stdout == data
 
 
+def test_a_pipe_that_ssh_made_non_blocking(shell: RootShell) -> None:
+    """ssh hands its standard input to the master, which sets O_NONBLOCK on it, for us as well."""
+    os.set_blocking(shell._process.stdin.fileno(), False)  # type: ignore[union-attr]  # noqa: SLF001 - what ssh does behind our back
+    data = os.urandom(3_000_000)
+    assert shell.run("sleep 0.3; cat", stdin=data).stdout == data
+
+
 def test_much_output_on_both_streams(shell: RootShell) -> None:
     """Neither stream waits for the other to be read."""
     done = shell.run("head -c 2000000 /dev/zero; head -c 2000000 /dev/zero >&2; exit 7")
