@@ -14,13 +14,15 @@ from typing import Any
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.output import echo
+from pyinfra.api.state import StateStage
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector, ConnectorData, DataMeta
 from pyinfra.connectors.util import CommandOutput, OutputLine, extract_control_arguments, make_unix_command_for_host
 
 from kit.clinic import load
 from kit.connection import Connection, LoginError
-from kit.shell import RootShell, ShellGone
+from kit.foresight import Foresight
+from kit.shell import Result, RootShell, ShellGone
 
 
 class CabinetData(ConnectorData, total=False):
@@ -45,6 +47,7 @@ class CabinetConnector(BaseConnector):
         """Log in unless the master is open already, and start a root shell."""
         path = Path(self.host.data.clinic_file)
         self.connection = Connection(path.stem, load(path))
+        self.foresight = Foresight(self.connection.directory)
         try:
             self.connection.login()
             self.shell: RootShell = self.connection.shell()
@@ -53,9 +56,11 @@ class CabinetConnector(BaseConnector):
             raise ConnectError(str(refused)) from refused
         if asked.stdout.strip() != b"0":
             raise ConnectError(f"{path.stem}: logged in, but not as root: {asked.stderr.decode(errors='replace').strip()}")
+        self.foresight.ask(self.shell)
 
     def disconnect(self) -> None:
         """End the shell; the master stays for the next command."""
+        self.foresight.keep()
         self.shell.close()
 
     def run_shell_command(
@@ -72,15 +77,24 @@ class CabinetConnector(BaseConnector):
         stdin = control.get("_stdin")
         if stdin is not None and not isinstance(stdin, str):
             stdin = "\n".join(stdin)
-        done = self.shell.run(
-            unix.get_raw_value(), stdin=None if stdin is None else (stdin + "\n").encode(), timeout=control.get("_timeout")
-        )
+        done = self._done(unix.get_raw_value(), None if stdin is None else (stdin + "\n").encode(), control.get("_timeout"))
         lines = [OutputLine("stdout", line) for line in done.stdout.decode(errors="replace").splitlines()]
         lines += [OutputLine("stderr", line) for line in done.stderr.decode(errors="replace").splitlines()]
         if print_output:
             for line in lines:
                 echo(f"{self.host.print_prefix}{line.line}", err=True)
         return done.rc in (control.get("_success_exit_codes") or [0]), CommandOutput(lines)
+
+    def _done(self, command: str, stdin: bytes | None, timeout: float | None) -> Result:
+        """What `command` says. While pyinfra prepares, it only asks; later, a command that was not foreseen may change something."""
+        preparing = self.state.current_stage < StateStage.Execute
+        if stdin is None and preparing:
+            self.foresight.remember(command)
+        if stdin is None and (known := self.foresight.answer(command)):
+            return known
+        if not preparing:
+            self.foresight.forget()
+        return self.shell.run(command, stdin=stdin, timeout=timeout)
 
     def put_file(
         self,
@@ -92,6 +106,7 @@ class CabinetConnector(BaseConnector):
         **arguments: Any,
     ) -> bool:
         """Upload, 0600 from the first byte, straight to its place: the caller stages what must not be seen half-written."""
+        self.foresight.forget()
         with get_file_io(filename_or_io) as source:
             data = source.read()
         self.shell.put(data.encode() if isinstance(data, str) else data, remote_filename)

@@ -1,0 +1,73 @@
+"""What the last run asked is asked again at once, before this run asks it: one round trip, on all processors, instead of one each.
+
+An answer is used until the first command that may change something; a question that nobody foresaw is asked as ever. So a wrong
+guess costs time, never truth.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import sys
+import tarfile
+from pathlib import Path
+
+from kit.shell import Result, RootShell
+
+# Two for each processor of a small server: some answers wait for systemd, not for a processor.
+WORKERS = 4
+# Redirections alone, so that an answer costs no process of its own.
+ANSWERED = "( eval {question} ) </dev/null >{number}.out 2>{number}.err; echo $? >{number}.rc"
+
+SCRIPT = """d=$(mktemp -d /run/foresight.XXXXXX) && cd $d || exit 1
+trap 'cd /; rm -rf $d' EXIT
+%s
+wait; tar -cf - ."""
+
+
+class Foresight:
+    """The questions of the last such run, and the answers that hold until something is changed."""
+
+    def __init__(self, directory: Path) -> None:
+        """The list lies in `directory`, one for each thing that pyinfra can be told to do: a role alone asks less than the whole."""
+        told = "_".join(word.replace("/", ".") for word in sys.argv[1:] if not word.startswith("-"))
+        self.file = directory / f"{told[:150]}.asked.json"
+        self.asked: dict[str, None] = {}
+        self.answers: dict[str, Result] = {}
+
+    def ask(self, shell: RootShell) -> None:
+        """Ask all that was asked last time."""
+        questions = json.loads(self.file.read_text()) if self.file.exists() else []
+        self.answers = together(shell, questions)
+
+    def answer(self, question: str) -> Result | None:
+        """What is known already; None when it has to be asked."""
+        return self.answers.get(question)
+
+    def remember(self, question: str) -> None:
+        """This run asked it, and nothing had been changed before."""
+        self.asked[question] = None
+
+    def forget(self) -> None:
+        """Something may have changed: nothing that was known is known any more."""
+        self.answers = {}
+
+    def keep(self) -> None:
+        """Write down what was asked, for the next run; a run that asked nothing leaves the list as it is."""
+        if self.asked:
+            self.file.touch(mode=0o600)
+            self.file.write_text(json.dumps(list(self.asked)))
+
+
+def together(shell: RootShell, questions: list[str]) -> dict[str, Result]:
+    """The answers to shell commands that change nothing, asked at the same time; those that did not come to an end are missing."""
+    if not questions:
+        return {}
+    answered = [ANSWERED.format(question=shlex.quote(question), number=number) for number, question in enumerate(questions)]
+    workers = ["\n".join(answered[worker::WORKERS]) for worker in range(min(WORKERS, len(answered)))]
+    script = SCRIPT % "\n".join(f"( {work} ) &" for work in workers)
+    with tarfile.open(fileobj=io.BytesIO(shell.run(script, timeout=300).stdout)) as tar:
+        said = {entry.name.removeprefix("./"): tar.extractfile(entry).read() for entry in tar if entry.isfile()}  # type: ignore[union-attr]
+    whole = [number for number in range(len(questions)) if said.get(f"{number}.rc")]
+    return {questions[number]: Result(int(said[f"{number}.rc"]), said[f"{number}.out"], said[f"{number}.err"]) for number in whole}
