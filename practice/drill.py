@@ -16,7 +16,7 @@ from typing import Any
 
 from practice.alarm import VOLATILE
 from practice.health import clock
-from practice.server import STANZA, Trouble, as_postgres, is_root, repository
+from practice.server import PSQL, STANZA, Trouble, as_postgres, is_root, repository
 
 BIN = "/usr/lib/postgresql/17/bin"
 # On the encrypted volume: it holds what the live cluster holds.
@@ -157,7 +157,7 @@ def alive() -> bool:
 
 def query(database: str, statement: str) -> str:
     """What the scratch cluster answers."""
-    return as_postgres("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(SCRATCH), "-d", database, "-f", "-", stdin=statement)
+    return as_postgres(PSQL, "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(SCRATCH), "-d", database, "-f", "-", stdin=statement)
 
 
 def remove() -> None:

@@ -14,6 +14,7 @@ from pyinfra.api import deploy
 
 from kit import operations as kit
 from kit.clinic import Clinic, this_clinic
+from roles.database import POSTGRES, PSQL
 
 PACKAGES = ["pgbackrest"]
 
@@ -30,8 +31,6 @@ SCRIPTS = "/usr/local/lib/cabinet"
 # pgBackRest looks for its own name in archive_command.
 ARCHIVE_COMMAND = f"{SCRIPTS}/pgbackrest-archive-push %p"
 ARCHIVE_TIMEOUT = 60
-POSTGRES = "runuser -u postgres --"
-PSQL = f"cd / && {POSTGRES} psql -XAtq -v ON_ERROR_STOP=1 -d postgres -c"
 PGBACKREST = f"cd / && {POSTGRES} pgbackrest --stanza={STANZA}"
 
 
@@ -144,10 +143,10 @@ def archiving() -> None:
     )
     kit.script(
         name="BAK-06 archive continuously",
-        unless=f'test "$({PSQL} "{lives}")" = t',
+        unless=f'test "$({PSQL} -d postgres -c "{lives}")" = t',
         run=(
-            f'{PSQL} "SELECT pg_reload_conf()" >/dev/null\n'
-            f'for try in 1 2 3 4 5 6 7 8 9 10; do test "$({PSQL} "{lives}")" != t || exit 0; sleep 0.3; done\n'
+            f'{PSQL} -d postgres -c "SELECT pg_reload_conf()" >/dev/null\n'
+            f'for try in 1 2 3 4 5 6 7 8 9 10; do test "$({PSQL} -d postgres -c "{lives}")" != t || exit 0; sleep 0.3; done\n'
             "echo 'PostgreSQL does not archive as described: something else sets it, or archive_mode waits for a restart. "
             "Run the role database.' >&2; exit 1"
         ),

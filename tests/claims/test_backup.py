@@ -9,6 +9,7 @@ from pathlib import Path
 from testinfra.host import Host
 
 from kit.clinic import Clinic
+from roles.database import PSQL
 from tests.claim import claim
 
 CONF = "/etc/pgbackrest/pgbackrest.conf"
@@ -18,7 +19,7 @@ DIFF = "practice-backup@diff.service"
 
 def sql(host: Host, statement: str) -> str:
     """What the live cluster answers."""
-    return host.check_output(f"runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d postgres -c {shlex.quote(statement)}")
+    return host.check_output(f"{PSQL} -d postgres -c {shlex.quote(statement)}")
 
 
 def backups(host: Host) -> list[dict]:
@@ -124,7 +125,7 @@ def archive_now(host: Host) -> str:
     sql(host, "SELECT pg_logical_emit_message(true, 'probe', 'a change')")  # without one there may be nothing to hand over
     segment = sql(host, "SELECT pg_walfile_name(pg_switch_wal())")
     handed = f"SELECT coalesce(last_archived_wal, '') >= '{segment}' FROM pg_stat_archiver"
-    assert eventually(host, f'[ "$(runuser -u postgres -- psql -XAtqd postgres -c "{handed}")" = t ]'), f"{segment} was not archived"
+    assert eventually(host, f'[ "$({PSQL} -d postgres -c "{handed}")" = t ]'), f"{segment} was not archived"
     return segment
 
 

@@ -7,9 +7,9 @@ import json
 from testinfra.host import Host
 
 from kit.clinic import Clinic
+from roles.database import POSTGRES, PSQL
 from tests.claim import claim
 
-PSQL = "cd / && runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 RELOAD = "systemctl reload postgresql@17-main"
 CONFIG = "/etc/postgresql/17/main"
 CLUSTER = "/var/lib/postgresql/17/main"
@@ -27,7 +27,7 @@ def entry(clinic: Clinic, how: str, role: str | None = None, sql: str = "SELECT 
     """A command that comes as the application does: by `how`, with its own password unless another is given."""
     secret = f'"$(cat {SECRETS}/database-{clinic.database.owner})"' if password is None else f"'{password}'"
     target = f"dbname={clinic.database.name} user={role or clinic.database.owner} {how}"
-    return f'cd / && PGPASSWORD={secret} psql -XAtqw -d "{target}" -c "{sql}" 2>&1'
+    return f'cd / && PGPASSWORD={secret} /usr/lib/postgresql/17/bin/psql -XAtqw -d "{target}" -c "{sql}" 2>&1'
 
 
 def open_to_the_lan(host: Host) -> None:
@@ -94,10 +94,10 @@ def superuser_let_in_by_tcp(host: Host) -> None:
 def test_the_superuser_is_the_system_user_postgres_at_the_socket(host: Host, clinic: Clinic) -> None:
     """Nobody else, not root either, and not that user from anywhere else; at the socket postgres is let in."""
     said = host.run(
-        "cd /; runuser -u postgres -- psql -XAtqw -c 'SELECT 1' | sed 's/^1$/postgres at the socket/'\n"
+        f"{PSQL} -w -c 'SELECT 1' | sed 's/^1$/postgres at the socket/'\n"
         "for user in root nobody www-data; do"
-        " runuser -u $user -- psql -XAtqw -U postgres -d postgres -c 'SELECT 1' | sed \"s/^1$/$user at the socket/\"; done\n"
-        'for tls in require disable; do runuser -u postgres -- psql -XAtqw -d "host=127.0.0.1 user=postgres dbname=postgres sslmode=$tls"'
+        " runuser -u $user -- /usr/lib/postgresql/17/bin/psql -XAtqw -U postgres -d postgres -c 'SELECT 1' | sed \"s/^1$/$user at the socket/\"; done\n"
+        f'for tls in require disable; do {POSTGRES} /usr/lib/postgresql/17/bin/psql -XAtqw -d "host=127.0.0.1 user=postgres dbname=postgres sslmode=$tls"'
         " -c 'SELECT 1' | sed \"s/^1$/postgres by TCP, TLS $tls/\"; done"
     )
     assert said.stdout.splitlines() == ["postgres at the socket"]

@@ -9,6 +9,7 @@ import pytest
 from testinfra.host import Host
 
 from kit.clinic import Clinic
+from roles.database import PSQL
 from roles.storage import DIRECTORIES, SCRIPTS
 from tests.claim import claim
 from tests.claims.carriers import CARRIERS
@@ -110,19 +111,19 @@ def test_only_root_writes_beside_it(host: Host) -> None:
 
 
 def table_beside_the_volume(host: Host) -> None:
-    host.check_output("install -d -o postgres /opt/fast && cd / && runuser -u postgres -- psql -qXc \"CREATE TABLESPACE fast LOCATION '/opt/fast'\" -c 'ALTER ROLE postgres SET default_tablespace = fast'")
+    host.check_output(f"install -d -o postgres /opt/fast && {PSQL} -c \"CREATE TABLESPACE fast LOCATION '/opt/fast'\" -c 'ALTER ROLE postgres SET default_tablespace = fast'")
 
 
 def table_brought_back(host: Host) -> None:
     """Moving tables is the database administrator's work, not the role's."""
-    host.check_output("cd / && runuser -u postgres -- psql -qXc 'ALTER SYSTEM RESET default_tablespace' -c 'SELECT pg_reload_conf()' -c 'DROP TABLESPACE fast' && rm -r /opt/fast")
+    host.check_output(f"{PSQL} -c 'ALTER SYSTEM RESET default_tablespace' -c 'SELECT pg_reload_conf()' -c 'DROP TABLESPACE fast' && rm -r /opt/fast")
 
 
 # The file's own disk, found from below: its first block through the file system's device, then where that lies on the bare disk.
 WHERE = r"""
 set -eu
 cd /
-sql() { runuser -u postgres -- psql -qXAtc "$1"; }
+sql() { PSQL -c "$1"; }
 sql "DROP TABLE IF EXISTS cabinet_marker"
 sql "CREATE TABLE cabinet_marker AS SELECT '$marker' AS marker"
 sql CHECKPOINT
@@ -138,7 +139,7 @@ fi
 seen() { dd if="$1" bs=4096 skip="$2" count=2 iflag=direct status=none | grep -aqF "$marker" && echo found || echo absent; }
 echo "$(seen "$device" "$block") $(seen "$bare" "$skip") $file $bare"
 sql "DROP TABLE cabinet_marker"
-"""
+""".replace("PSQL", PSQL)
 
 
 @claim("STO-05", broken_by=table_beside_the_volume, symptom="can be read on the bare disk", undo=table_brought_back)

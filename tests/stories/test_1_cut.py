@@ -12,7 +12,6 @@ from kit import deployment, enrol, paths
 from kit.connection import Connection
 from kit.vm import Machine
 
-
 CUTS = 3
 
 

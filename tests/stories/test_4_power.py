@@ -12,14 +12,15 @@ from testinfra.host import Host
 
 from kit.connection import Connection
 from kit.vm import Machine
+from roles.database import POSTGRES
 from tests.helpers import logged_in_again
 
 WRITERS = 3
-PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
+PSQL = f"{POSTGRES} /usr/lib/postgresql/17/bin/psql -XAtq -v ON_ERROR_STOP=1"
 # One transaction per row; psql says the number only once COMMIT was acknowledged, and stdbuf lets no word wait in a buffer.
 WRITER = (
     "cd / && seq 1 1000000 | sed 's/.*/INSERT INTO power.acknowledged VALUES ({round}, {writer}, &);\\n\\\\echo &/' "
-    "| runuser -u postgres -- stdbuf -oL psql -XAtq -v ON_ERROR_STOP=1 -d postgres"
+    f"| {POSTGRES} stdbuf -oL /usr/lib/postgresql/17/bin/psql -XAtq -v ON_ERROR_STOP=1 -d postgres"
 )
 PGBENCH = "/usr/lib/postgresql/17/bin/pgbench"
 LOAD = f"systemd-run --quiet --collect --unit=power-load --uid=postgres {PGBENCH} --no-vacuum --client=2 --time=600 power"
