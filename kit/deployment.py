@@ -40,7 +40,8 @@ def run_role(name: str, role: str, echo: bool = False) -> None:
     """Run one role on clinic `name`. Raises DeployError with what pyinfra said."""
     done = pyinfra(name, f"roles.{role}.{role}", "--yes", echo=echo)
     if done.returncode:
-        raise DeployError(f"roles.{role} on {name} failed" + ("" if echo else f":\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"))
+        said = f"{done.stdout}\n{done.stderr}".rpartition("--> Starting operation:")[2]  # pyinfra stops at the first that fails
+        raise DeployError(f"roles.{role} on {name} failed" + ("" if echo else f":{said[-3000:]}"))
 
 
 def planned_changes(name: str) -> list[str]:

@@ -43,6 +43,8 @@ DIRECTORIES = {
 }
 UNITS = "/etc/systemd/system"
 SCRIPTS = "/usr/local/lib/cabinet"
+SECRETS = "/var/lib/cabinet/secrets"
+KEY = f"{SECRETS}/recovery-key"
 # Masked only when the installer's fstab would bring it back; never a unit of ours.
 PLAIN_SWAP = "awk 'NR > 1 && $1 !~ \"^/dev/zram\" { print $1 }' /proc/swaps"
 SWAP_OFF = f"""for area in $({PLAIN_SWAP}); do
@@ -50,6 +52,10 @@ SWAP_OFF = f"""for area in $({PLAIN_SWAP}); do
     case $(systemctl show -P FragmentPath "$unit") in /run/systemd/generator*) systemctl mask --quiet "$unit" ;; esac
     swapoff "$area"
 done"""
+
+
+# Debian gives these to a service's account; ours need no right to write there. What lies in /etc/postgresql is roles/database.py's.
+NOT_THEIRS = "/etc/pgbackrest.conf /etc/postgresql /var/lib/pgbackrest /var/lib/tpm"
 
 
 @deploy("storage")
@@ -66,18 +72,24 @@ def storage() -> None:
         run=f"{SCRIPTS}/format-volume {disk} {clinic.storage.wipe or ''}",
     )
     units()
-    for claim, script, arguments, does in (
-        ("STO-11", "open-volume", f" {disk}", "open the volume, now and at boot"),
-        ("STO-03 STO-04 STO-05 STO-15", "settle-volume", "", "move what can hold patient data onto the volume"),
-        ("STO-02 STO-07", "enrol-volume", f" {disk}", "let the recovery key and what the clinic chose open it, and nothing else"),
-    ):
-        kit.script(name=f"{claim} {does}", unless=f"{SCRIPTS}/{script} --check{arguments}", run=f"{SCRIPTS}/{script}{arguments}")
-    kit.unit(name="STO-06 wait for the volume at boot", unit="practice-data.target")
+    checked("STO-11 open the volume, now and at boot", "open-volume", disk)
+    checked("STO-03 STO-04 STO-05 STO-15 move what can hold patient data onto the volume", "settle-volume")
     kit.script(
         name="STO-08 keep the recovery key to root",
-        unless="test \"$(stat -c '%a %U %G' /var/lib/cabinet/secrets /var/lib/cabinet/secrets/recovery-key | paste -sd ' ')\" = '700 root root 600 root root'",
-        run="chown root:root /var/lib/cabinet/secrets /var/lib/cabinet/secrets/recovery-key && chmod 700 /var/lib/cabinet/secrets && chmod 600 /var/lib/cabinet/secrets/recovery-key",
+        unless=f"test \"$(stat -c '%a %U %G' {SECRETS} {KEY} | paste -sd ' ')\" = '700 root root 600 root root'",
+        run=f"chown root:root {SECRETS} {KEY} && chmod 700 {SECRETS} && chmod 600 {KEY}",
     )
+    checked("STO-02 STO-07 let the recovery key and what the clinic chose open it, and nothing else", "enrol-volume", disk)
+    kit.script(
+        name="STO-04 let only root write beside it",
+        unless=f"test \"$(stat -c %u {NOT_THEIRS} | sort -u)\" = 0",
+        run=f"chown root {NOT_THEIRS}",
+    )
+    kit.unit(name="STO-06 wait for the volume at boot", unit="practice-data.target")
+
+def checked(name: str, script: str, arguments: str = "") -> None:
+    """Run one of our scripts on the server, unless its own --check finds nothing to do."""
+    kit.script(name=name, unless=f"{SCRIPTS}/{script} --check {arguments}", run=f"{SCRIPTS}/{script} {arguments}")
 
 
 def memory() -> None:

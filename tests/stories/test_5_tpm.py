@@ -9,7 +9,7 @@ from testinfra.host import Host
 
 from kit import deployment
 from kit.vm import Machine
-from tests.claims.test_storage import KEY
+from roles.storage import KEY
 from tests.helpers import logged_in_again, power_cycled
 
 OPEN = "findmnt -no SOURCE /data; systemctl is-active practice-data.target; pgrep -xc postgres"
