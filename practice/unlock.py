@@ -35,9 +35,14 @@ def main(arguments: argparse.Namespace) -> int:
             print(f"The volume is open, but `{' '.join(step)}` failed; see: journalctl -b -p err", file=sys.stderr)
             return 1
     waiting = subprocess.run(
-        ["systemctl", "list-dependencies", "--reverse", "--plain", "--no-pager", "practice-data.target"], capture_output=True, text=True, check=False
+        ["systemctl", "list-dependencies", "--reverse", "--plain", "--no-pager", "practice-data.target"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    units = sorted({line.strip() for line in waiting.stdout.splitlines()[1:] if line.strip().endswith(".service")} - {"practice-locked.service"})
+    units = sorted(
+        {line.strip() for line in waiting.stdout.splitlines()[1:] if line.strip().endswith(".service")} - {"practice-locked.service"}
+    )
     print("The data volume is open.")
     down = [unit for unit in units if subprocess.run(["systemctl", "--quiet", "is-failed", unit], check=False).returncode == 0]
     if units:
@@ -62,7 +67,10 @@ def opened(device: str) -> bool:
         key = getpass.getpass("Recovery key: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
         # On standard input: the arguments of a program are for everybody to see.
         done = subprocess.run(
-            ["cryptsetup", "open", "--type", "luks2", "--key-file", "-", device, "data"], input=spelled(key).encode(), capture_output=True, check=False
+            ["cryptsetup", "open", "--type", "luks2", "--key-file", "-", device, "data"],
+            input=spelled(key).encode(),
+            capture_output=True,
+            check=False,
         )
         if done.returncode == 0:
             return True

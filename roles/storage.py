@@ -82,10 +82,11 @@ def storage() -> None:
     checked("STO-02 STO-07 let the recovery key and what the clinic chose open it, and nothing else", "enrol-volume", disk)
     kit.script(
         name="STO-04 let only root write beside it",
-        unless=f"test \"$(stat -c %u {NOT_THEIRS} | sort -u)\" = 0",
+        unless=f'test "$(stat -c %u {NOT_THEIRS} | sort -u)" = 0',
         run=f"chown root {NOT_THEIRS}",
     )
     kit.unit(name="STO-06 wait for the volume at boot", unit="practice-data.target")
+
 
 def checked(name: str, script: str, arguments: str = "") -> None:
     """Run one of our scripts on the server, unless its own --check finds nothing to do."""
@@ -117,13 +118,26 @@ def memory() -> None:
 def units() -> None:
     """One mount unit per directory, and the target that stands for all of them."""
     mounts = ["data.mount", *(f"{escaped(path)}.mount" for path in DIRECTORIES)]
-    kit.config_file(name="STO-03 list the directories", dest="/etc/cabinet/volume", content="".join(f"{path} {mode}\n" for path, mode in DIRECTORIES.items()))
+    kit.config_file(
+        name="STO-03 list the directories",
+        dest="/etc/cabinet/volume",
+        content="".join(f"{path} {mode}\n" for path, mode in DIRECTORIES.items()),
+    )
     kit.config_file(name="STO-03 mount the volume", dest=f"{UNITS}/data.mount", src="storage/data.mount")
     for path in DIRECTORIES:
         kit.config_file(name=f"STO-03 mount {path}", dest=f"{UNITS}/{escaped(path)}.mount", template="storage/bind.mount.j2", path=path)
-    kit.config_file(name="STO-06 name what the volume holds", dest=f"{UNITS}/practice-data.target", template="storage/practice-data.target.j2", mounts=mounts)
+    kit.config_file(
+        name="STO-06 name what the volume holds",
+        dest=f"{UNITS}/practice-data.target",
+        template="storage/practice-data.target.j2",
+        mounts=mounts,
+    )
     kit.config_file(name="STO-06 say so when it is locked", dest=f"{UNITS}/practice-locked.service", src="storage/practice-locked.service")
-    kit.config_file(name="STO-06 wait for it, but not for ever", dest=f"{UNITS}/dev-mapper-data.device.d/50-cabinet.conf", src="storage/device-timeout.conf")
+    kit.config_file(
+        name="STO-06 wait for it, but not for ever",
+        dest=f"{UNITS}/dev-mapper-data.device.d/50-cabinet.conf",
+        src="storage/device-timeout.conf",
+    )
 
 
 def escaped(path: str) -> str:

@@ -96,8 +96,10 @@ def test_the_superuser_is_the_system_user_postgres_at_the_socket(host: Host, cli
     said = host.run(
         f"{PSQL} -w -c 'SELECT 1' | sed 's/^1$/postgres at the socket/'\n"
         "for user in root nobody www-data; do"
-        " runuser -u $user -- /usr/lib/postgresql/17/bin/psql -XAtqw -U postgres -d postgres -c 'SELECT 1' | sed \"s/^1$/$user at the socket/\"; done\n"
-        f'for tls in require disable; do {POSTGRES} /usr/lib/postgresql/17/bin/psql -XAtqw -d "host=127.0.0.1 user=postgres dbname=postgres sslmode=$tls"'
+        " runuser -u $user -- /usr/lib/postgresql/17/bin/psql -XAtqw -U postgres -d postgres"
+        " -c 'SELECT 1' | sed \"s/^1$/$user at the socket/\"; done\n"
+        f'for tls in require disable; do {POSTGRES} /usr/lib/postgresql/17/bin/psql -XAtqw'
+        ' -d "host=127.0.0.1 user=postgres dbname=postgres sslmode=$tls"'
         " -c 'SELECT 1' | sed \"s/^1$/postgres by TCP, TLS $tls/\"; done"
     )
     assert said.stdout.splitlines() == ["postgres at the socket"]

@@ -45,7 +45,10 @@ def test_the_volume_is_encrypted_as_decided(host: Host, disk: str) -> None:
 
 
 def weak_slot_added(host: Host) -> None:
-    host.check_output(f"printf 1234 | cryptsetup luksAddKey -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file {KEY} $(cryptsetup status data | awk '/device:/ {{ print $2 }}') -")
+    host.check_output(
+        f"printf 1234 | cryptsetup luksAddKey -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file {KEY}"
+        " $(cryptsetup status data | awk '/device:/ { print $2 }') -"
+    )
 
 
 @claim("STO-02", broken_by=weak_slot_added, symptom="pbkdf2")
@@ -53,12 +56,19 @@ def test_exactly_these_open_it(host: Host, clinic: Clinic, disk: str) -> None:
     """Exactly the recovery key, behind argon2id, and what the clinic chose; no further key slot."""
     said = header(host, disk)
     owner = {slot: token["type"] for token in said["tokens"].values() for slot in token["keyslots"]}
-    found = sorted((owner.get(slot, "nobody"), key["kdf"]["type"], key["area"]["encryption"], key["key_size"]) for slot, key in said["keyslots"].items())
+    found = sorted(
+        (owner.get(slot, "nobody"), key["kdf"]["type"], key["area"]["encryption"], key["key_size"])
+        for slot, key in said["keyslots"].items()
+    )
     wanted = [("systemd-recovery", "argon2id", "aes-xts-plain64", 64)]
     if clinic.storage.unlock == "tpm2":  # the key that the TPM holds is random, so systemd stretches it little
         wanted.append(("systemd-tpm2", "pbkdf2", "aes-xts-plain64", 64))
     assert found == wanted
-    weak = [key["kdf"] for key in said["keyslots"].values() if key["kdf"]["type"] == "argon2id" and (key["kdf"]["memory"] < 65536 or key["kdf"]["time"] < 3)]
+    weak = [
+        key["kdf"]
+        for key in said["keyslots"].values()
+        if key["kdf"]["type"] == "argon2id" and (key["kdf"]["memory"] < 65536 or key["kdf"]["time"] < 3)
+    ]
     assert weak == []
 
 
@@ -74,7 +84,9 @@ def test_exactly_these_directories_lie_on_it(host: Host) -> None:
     found = {target: source for target, source in top.items() if source.startswith("/dev/mapper/data") and not target.startswith("/run/")}
     wanted = {"/data": "/dev/mapper/data"} | {path: f"/dev/mapper/data[{path}]" for path in DIRECTORIES}
     assert sorted(wanted.items() ^ found.items()) == []
-    loose = [mount["target"] for mount in mounts if mount["target"] in wanted and not {"nosuid", "nodev"} <= set(mount["options"].split(","))]
+    loose = [
+        mount["target"] for mount in mounts if mount["target"] in wanted and not {"nosuid", "nodev"} <= set(mount["options"].split(","))
+    ]
     assert loose == []
 
 
@@ -104,14 +116,27 @@ def scans_removed(host: Host) -> None:
 def test_only_root_writes_beside_it(host: Host) -> None:
     """No service and no person but root can write anything on the unencrypted disk; so no list of directories can have a gap."""
     others = r"\( ! -user root -o -perm -o+w -o -perm -g+w ! -group root \)"
-    found = host.check_output(f"for mount in $(findmnt -nro TARGET -t ext4,ext3,xfs,btrfs,vfat,f2fs -O rw); do case $(findmnt -no SOURCE $mount | tail -1) in /dev/mapper/data*) ;; *) find $mount -xdev \\( -type d -o -type f \\) {others} -prune ! -exec mountpoint -q {{}} \\; -print;; esac; done")
+    found = host.check_output(
+        "for mount in $(findmnt -nro TARGET -t ext4,ext3,xfs,btrfs,vfat,f2fs -O rw); do "
+        "case $(findmnt -no SOURCE $mount | tail -1) in /dev/mapper/data*) ;; "
+        f"*) find $mount -xdev \\( -type d -o -type f \\) {others} -prune"
+        " ! -exec mountpoint -q {} \\; -print;; esac; done"
+    )
     assert "/var/lib/chrony" in found, "control: nothing was found, not even what is there"
     assert sorted(set(found.split("\n")) - set(WRITABLE) - {""}) == []
-    assert host.run(f"touch /data/.writable && chmod 666 /data/.writable && find /data/.writable {others} | grep -q . && rm /data/.writable").rc == 0, "control: not found"
+    assert (
+        host.run(
+            f"touch /data/.writable && chmod 666 /data/.writable && find /data/.writable {others} | grep -q . && rm /data/.writable"
+        ).rc
+        == 0
+    ), "control: not found"
 
 
 def table_beside_the_volume(host: Host) -> None:
-    host.check_output(f"install -d -o postgres /opt/fast && {PSQL} -c \"CREATE TABLESPACE fast LOCATION '/opt/fast'\" -c 'ALTER ROLE postgres SET default_tablespace = fast'")
+    host.check_output(
+        f"install -d -o postgres /opt/fast && {PSQL} -c \"CREATE TABLESPACE fast LOCATION '/opt/fast'\""
+        " -c 'ALTER ROLE postgres SET default_tablespace = fast'"
+    )
 
 
 def table_brought_back(host: Host) -> None:
@@ -156,14 +181,18 @@ def target_demands_nothing(host: Host) -> None:
 
 LOCKED = """
 waiting=$(systemctl list-units --plain --no-legend --state=active $(systemctl show -P RequiredBy practice-data.target) | awk '{ print $1 }')
-mounts() { test -d /data/srv || { rm /data/srv && mv /data/srv.aside /data/srv; }; systemctl start practice-data.target $waiting && pgrep -xc postgres >/dev/null && echo running || echo down; }
+database() { pgrep -xc postgres >/dev/null && echo running || echo down; }
+mounts() {
+    test -d /data/srv || { rm /data/srv && mv /data/srv.aside /data/srv; }
+    systemctl start practice-data.target $waiting && database || echo down
+}
 trap mounts EXIT
 systemctl stop practice-data.target
-pgrep -xc postgres >/dev/null && echo running || echo down
+database
 # A file where a directory belongs cannot be mounted over one; a mask at run time would not outweigh our unit in /etc.
 systemctl stop srv.mount && mv /data/srv /data/srv.aside && touch /data/srv
 systemctl start postgresql@17-main 2>/dev/null
-pgrep -xc postgres >/dev/null && echo running || echo down
+database
 """
 
 
@@ -200,10 +229,16 @@ def key_laid_open(host: Host) -> None:
 @claim("STO-08", broken_by=key_laid_open, symptom="644")
 def test_the_recovery_key_lies_on_the_volume_for_root_alone(host: Host) -> None:
     """It is root's, on the encrypted volume, and no log, no setting and nothing in memory's file systems repeats it."""
-    assert host.check_output(f"stat -c '%a %U %n' {KEY} $(dirname {KEY})").split("\n") == [f"600 root {KEY}", "700 root /var/lib/cabinet/secrets"]
+    assert host.check_output(f"stat -c '%a %U %n' {KEY} $(dirname {KEY})").split("\n") == [
+        f"600 root {KEY}",
+        "700 root /var/lib/cabinet/secrets",
+    ]
     assert host.check_output(f"findmnt -nvo SOURCE --target {KEY} | tail -1") == "/dev/mapper/data"
     # The first group is enough to find it, and too little to be it.
-    copies = host.run(f"head -c 17 {KEY} >/run/pattern; grep -rslaFf /run/pattern -D skip /etc /run /tmp /usr/local /var/log /root /proc/[0-9]*/cmdline; rm /run/pattern").stdout.split()
+    copies = host.run(
+        f"head -c 17 {KEY} >/run/pattern; "
+        "grep -rslaFf /run/pattern -D skip /etc /run /tmp /usr/local /var/log /root /proc/[0-9]*/cmdline; rm /run/pattern"
+    ).stdout.split()
     assert copies == ["/run/pattern"], f"found in {copies}; the pattern itself is the control"
 
 
@@ -262,13 +297,17 @@ def test_the_tpm_opens_it_at_the_next_boot(host: Host, clinic: Clinic, disk: str
     assert {"headless=true", "nofail"} - options == set()
     assert ("tpm2-device=auto" in options) == (clinic.storage.unlock == "tpm2")
     tokens = [token for token in header(host, disk)["tokens"].values() if token["type"] == "systemd-tpm2"]
-    assert [token["tpm2-pcrs"] for token in tokens] == ([[7]] if clinic.storage.unlock == "tpm2" else []), "the TPM does not open it: no token"
+    assert [token["tpm2-pcrs"] for token in tokens] == ([[7]] if clinic.storage.unlock == "tpm2" else []), (
+        "the TPM does not open it: no token"
+    )
     opens = host.run(f"cryptsetup open --test-passphrase --token-only --token-type systemd-tpm2 {disk}")
     assert (opens.rc == 0) == (clinic.storage.unlock == "tpm2"), f"the TPM does not open it: {opens.stderr}"
 
 
 def swap_file_added(host: Host) -> None:
-    host.check_output("dd if=/dev/zero of=/swapfile bs=1M count=16 status=none && chmod 600 /swapfile && mkswap -q /swapfile && swapon /swapfile")
+    host.check_output(
+        "dd if=/dev/zero of=/swapfile bs=1M count=16 status=none && chmod 600 /swapfile && mkswap -q /swapfile && swapon /swapfile"
+    )
 
 
 @claim("STO-12", broken_by=swap_file_added, symptom="/swapfile")
@@ -297,7 +336,10 @@ def core_dumps_on(host: Host) -> None:
 @claim("STO-14", broken_by=core_dumps_on, symptom="core.")
 def test_a_crash_leaves_no_memory_behind(host: Host) -> None:
     """A process that crashes, and may write as large a core file as it likes, leaves none."""
-    crash = "d=$(mktemp -d /opt/crash.XXXX); cd $d; ulimit -c unlimited; sh -c 'kill -SEGV $$' 2>/dev/null; echo $?; ls | sed 's/^core$/core./'; cd /; rm -r $d"
+    crash = (
+        "d=$(mktemp -d /opt/crash.XXXX); cd $d; ulimit -c unlimited; sh -c 'kill -SEGV $$' 2>/dev/null; echo $?; "
+        "ls | sed 's/^core$/core./'; cd /; rm -r $d"
+    )
     assert host.run(crash).stdout.split() == ["139"], "control 139: it crashed; more is what it left"
 
 
@@ -307,9 +349,11 @@ def record_beneath(host: Host) -> None:
 
 @claim("STO-15", broken_by=record_beneath, symptom="/mnt/srv/leftover")
 def test_nothing_lies_beneath_the_mounts(host: Host) -> None:
-    """On the unencrypted disk these directories are empty, but for the keys of who may log in; the journal of a locked boot has no place there."""
+    """On the unencrypted disk these directories are empty, but for the keys of who may log in; a locked boot's journal is in memory."""
     where = " ".join(f"/mnt{path}" for path in DIRECTORIES)
-    found = host.check_output(f"unshare -m sh -c 'mount --bind / /mnt; find {where} ! -type d; find /mnt/var/log/ -name journal; echo; ls /mnt/etc/crypttab'").split()
+    found = host.check_output(
+        f"unshare -m sh -c 'mount --bind / /mnt; find {where} ! -type d; find /mnt/var/log/ -name journal; echo; ls /mnt/etc/crypttab'"
+    ).split()
     boot = host.check_output("tr -d - </proc/sys/kernel/random/boot_id")
     assert found.pop() == "/mnt/etc/crypttab", "control: the root file system was not seen"
     assert [path for path in found if "/.ssh/" not in path and f"/systemd-private-{boot}-" not in path] == []

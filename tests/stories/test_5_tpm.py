@@ -68,7 +68,9 @@ def test_another_tpm_opens_nothing_and_the_recovery_key_does(host: Host, vm: Mac
     assert host.run(OPEN).stdout.split()[:2] == ["/dev/mapper/data", "active"]
     assert int(host.check_output("pgrep -xc postgres")) > 1
     assert host.check_output("cat /srv/tpm-story; ls /run/motd.d") == "before"
-    assert recovery_key[:17] not in host.check_output("journalctl -b --no-pager | grep -F 'COMMAND=' || true; cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert recovery_key[:17] not in host.check_output(
+        "journalctl -b --no-pager | grep -F 'COMMAND=' || true; cat /proc/[0-9]*/cmdline | tr '\\0' ' '"
+    )
 
     # A deploy binds it to the TPM that is there now: the next boot needs nobody.
     deployment.run_role("vagrant", "storage")
