@@ -65,7 +65,7 @@ LISTENING = {
 
 def socket_of(line: str) -> tuple[str, str, str]:
     """Protocol, port and process of one line of `ss -H -ltunp`."""
-    protocol, port, process = line.split()[0], line.split()[4].rpartition(":")[2], line.split('"')[1]
+    protocol, port, process = line.split(maxsplit=1)[0], line.split(maxsplit=5)[4].rpartition(":")[2], line.split('"', 2)[1]
     return protocol, "ephemeral" if protocol == "udp" and int(port) in EPHEMERAL else port, process
 
 
