@@ -88,8 +88,8 @@ def down() -> None:
 @cli.command()
 @click.argument("part", type=click.Choice([*PARTS, "long"]), required=False)
 def test(part: str | None) -> None:
-    """Without PART: offline and claims. `long`: sabotage and stories as well, repeated many times; hours on a slow machine."""
-    wanted = {None: ("offline", "claims"), "long": PARTS}.get(part, (part,))
+    """Without PART: offline, claims, and a second deploy that changes nothing. `long`: all, repeated many times; hours on a slow machine."""
+    wanted = {None: ("offline", "claims", "twice"), "long": PARTS}.get(part, (part,))
     if "offline" in wanted:
         pytest("tests/offline", "-q")
     if wanted == ("offline",):
@@ -98,6 +98,8 @@ def test(part: str | None) -> None:
     deployed("vagrant")
     if "claims" in wanted:
         pytest("tests/claims", "-v")
+    if "twice" in wanted:
+        pytest("tests/stories/test_2_twice.py", "-v")
     if "sabotage" in wanted:
         pytest("tests/claims", "-v", "--sabotage")
     if "stories" in wanted:
