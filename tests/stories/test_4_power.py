@@ -123,6 +123,6 @@ def recovered(host: Host) -> None:
     )
     said = host.check_output(
         "journalctl -b --no-pager -q -o cat -g 'not properly shut down' | tail -1; "
-        "grep -rhs 'not properly shut down' /var/log/postgresql | tail -1"
+        "grep -arhs 'not properly shut down' /var/log/postgresql | tail -1"
     )
     assert "not properly shut down" in said, "control: the database was shut down in good order"
