@@ -88,7 +88,7 @@ def down() -> None:
 @cli.command()
 @click.argument("part", type=click.Choice([*PARTS, "long"]), required=False)
 def test(part: str | None) -> None:
-    """Without PART: offline, claims, and a second deploy that changes nothing. `long`: all, repeated many times; hours on a slow machine."""
+    """Without PART: offline, claims, a second deploy that changes nothing. `long`: all, repeated many times; hours on a slow machine."""
     wanted = {None: ("offline", "claims", "twice"), "long": PARTS}.get(part, (part,))
     if "offline" in wanted:
         pytest("tests/offline", "-q")

@@ -52,11 +52,12 @@ class CabinetConnector(BaseConnector):
             self.connection.login()
             self.shell: RootShell = self.connection.shell()
             asked = self.shell.run("id -u", timeout=60)
+            if asked.stdout.strip() == b"0":
+                self.foresight.ask(self.shell)
         except (LoginError, ShellGone, TimeoutError) as refused:
             raise ConnectError(str(refused)) from refused
         if asked.stdout.strip() != b"0":
             raise ConnectError(f"{path.stem}: logged in, but not as root: {asked.stderr.decode(errors='replace').strip()}")
-        self.foresight.ask(self.shell)
 
     def disconnect(self) -> None:
         """End the shell; the master stays for the next command."""

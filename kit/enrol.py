@@ -39,6 +39,7 @@ def introduce() -> None:
     """On the VM the kit itself keeps the seeds of its people; elsewhere the technician's is shown, once, on the terminal."""
     connection: Connection = host.connector.connection  # type: ignore[union-attr]
     shell: RootShell = host.connector.shell  # type: ignore[union-attr]
+    host.connector.foresight.forget()  # type: ignore[union-attr]  # this goes to the server past the connector
     if connection.clinic.connect is None:
         fetch_test_seeds(shell, [person.name for person in connection.clinic.people if person.login])
     else:

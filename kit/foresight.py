@@ -20,7 +20,7 @@ WORKERS = 4
 # Redirections alone, so that an answer costs no process of its own.
 ANSWERED = "( eval {question} ) </dev/null >{number}.out 2>{number}.err; echo $? >{number}.rc"
 
-SCRIPT = """d=$(mktemp -d /run/foresight.XXXXXX) && cd $d || exit 1
+SCRIPT = """d=$(mktemp -dt foresight.XXXXXX) && cd $d || exit 1
 trap 'cd /; rm -rf $d' EXIT
 %s
 wait; tar -cf - ."""
@@ -56,8 +56,10 @@ class Foresight:
     def keep(self) -> None:
         """Write down what was asked, for the next run; a run that asked nothing leaves the list as it is."""
         if self.asked:
-            self.file.touch(mode=0o600)
-            self.file.write_text(json.dumps(list(self.asked)))
+            staged = self.file.with_suffix(".staged")  # half a list would be an error in every run after
+            staged.touch(mode=0o600)
+            staged.write_text(json.dumps(list(self.asked)))
+            staged.replace(self.file)
 
 
 def together(shell: RootShell, questions: list[str]) -> dict[str, Result]:
@@ -67,7 +69,10 @@ def together(shell: RootShell, questions: list[str]) -> dict[str, Result]:
     answered = [ANSWERED.format(question=shlex.quote(question), number=number) for number, question in enumerate(questions)]
     workers = ["\n".join(answered[worker::WORKERS]) for worker in range(min(WORKERS, len(answered)))]
     script = SCRIPT % "\n".join(f"( {work} ) &" for work in workers)
-    with tarfile.open(fileobj=io.BytesIO(shell.run(script, timeout=300).stdout)) as tar:
+    done = shell.run(script, timeout=300)
+    if done.rc:  # no room for the answers, say: then each is asked by itself
+        return {}
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
         said = {entry.name.removeprefix("./"): tar.extractfile(entry).read() for entry in tar if entry.isfile()}  # type: ignore[union-attr]
     whole = [number for number in range(len(questions)) if said.get(f"{number}.rc")]
     return {questions[number]: Result(int(said[f"{number}.rc"]), said[f"{number}.out"], said[f"{number}.err"]) for number in whole}

@@ -25,12 +25,19 @@ QUESTIONS = ["echo a; exit 3", "printf 'b\\0'; echo c >&2", "cd /; exit", "false
 def test_answers_are_those_of_the_shell(shell: RootShell) -> None:
     """Asked together or one by one: exit code and both streams are the same."""
     assert together(shell, QUESTIONS) == {question: shell.run(question) for question in QUESTIONS}
-    assert shell.run("ls -d /run/foresight.* /tmp/foresight.*").stdout == b""
+    assert shell.run("ls -d ${TMPDIR:-/tmp}/foresight.*").stdout == b""
 
 
 def test_a_question_that_breaks_the_shell_is_left_to_be_asked(shell: RootShell) -> None:
     """What does not come to its end is not known; the others are."""
     assert list(together(shell, ["echo 'unterminated", "kill -KILL $(exec sh -c 'echo $PPID')", "echo fine"]))[-1:] == ["echo fine"]
+
+
+def test_without_room_for_the_answers_nothing_is_known() -> None:
+    """The run then asks one by one, as ever; it does not end."""
+    nowhere = RootShell(["env", "TMPDIR=/nonexistent", "sh"], "here")
+    assert together(nowhere, QUESTIONS) == {}
+    nowhere.close()
 
 
 def test_it_knows_what_was_asked_last_time_until_something_changes(shell: RootShell, tmp_path: Path) -> None:
