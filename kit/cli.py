@@ -13,6 +13,8 @@ import click
 from kit import deployment, paths
 from kit.clinic import Clinic, load
 from kit.connection import Connection
+from kit.host import HostError
+from kit.mirror import MirrorError
 from kit.new import new
 from kit.yamlmarks import FileError
 
@@ -181,7 +183,7 @@ def main() -> None:
     """Run; what is wrong with the input or the server ends as a sentence, not as a traceback."""
     try:
         cli()
-    except (FileError, ConnectionError, deployment.DeployError, paths.PathError) as said:
+    except (FileError, ConnectionError, deployment.DeployError, HostError, MirrorError, paths.PathError) as said:
         click.echo(str(said), err=True)
         sys.exit(1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -39,18 +40,21 @@ class Machine:
     # ---- life
 
     def up(self) -> None:
-        """Build, create and start whatever is missing. Quick when the machine already runs."""
-        self.neighbour.up()
-        if self.running() and self._made.exists():
-            return
-        if self._made.exists():
+        """Build, create and start whatever is missing. Quick when the machine already runs.
+
+        The state directory goes by the checkout's path, so it can hold the machine of an earlier checkout that lay here, or
+        half a machine: neither is ever taken over.
+        """
+        if self.created():
             self.start()
             return
+        self.destroy()
+        self.neighbour.up()
         self._prepare()
         self._vagrant_up()
         self.wait_for_ssh()
         self._replace_key()
-        self._made.touch()
+        self._sign()
 
     def _vagrant_up(self, attempts: int = 3) -> None:
         """Vagrant looks at the machine's state the moment it starts; now and then libvirt has none yet, and Vagrant removes it again."""
@@ -67,7 +71,7 @@ class Machine:
         self.neighbour.up()
         if not self.running():
             self._virsh("start", DOMAIN)
-        self.wait_for_ssh()
+            self.wait_for_ssh()
 
     def halt(self) -> None:
         """Shut down in good order, as by the power button; after two minutes without an end, cut the power."""
@@ -82,15 +86,21 @@ class Machine:
             self._virsh("destroy", DOMAIN)
 
     def destroy(self) -> None:
-        """Remove the machine with its disks, TPM, variables and neighbour. The box in the cache stays."""
-        if (self.state / "vagrant/Vagrantfile").exists():
-            stream(["vagrant", "destroy", "--force"], runner=True)
+        """Remove the machine with its disks, TPM, variables, neighbour and what it let people in by. The box in the cache stays.
+
+        By libvirt alone: Vagrant would need the very files that half a machine lacks.
+        """
+        if (self.state / "vagrant").exists():
+            self._virsh("destroy", DOMAIN, show=False, check=False)
+            self._virsh("undefine", DOMAIN, "--snapshots-metadata", "--tpm", show=False, check=False)
             self._virsh("pool-destroy", "default", show=False, check=False)
             self._virsh("pool-undefine", "default", show=False, check=False)
+            if self.running():
+                raise HostError(f"the VM's QEMU still runs (see {self.state}/run/libvirt/qemu/run); end it, then repeat")
         self.neighbour.down()
-        ours = ["made", "vagrant", "vagrant.d", "disks", "key", "key.pub", "machine.json", "efivars.qcow2", "tpm-aside", "serial.log"]
-        for name in [*ours, "ssh", "totp"]:
-            _remove(self.state / name)
+        ours = ["vagrant", "vagrant.d", "disks", "key", "key.pub", "machine.json", "efivars.qcow2", "tpm-aside", "serial.log", "totp"]
+        for path in [self._made, *(self.state / name for name in ours), *(self.state / "ssh").glob("vagrant.*")]:
+            _remove(path)
 
     def running(self) -> bool:
         """Whether QEMU runs, asked without libvirt: libvirtd may have gone to sleep, QEMU goes on without it."""
@@ -100,8 +110,10 @@ class Machine:
         return False
 
     def created(self) -> bool:
-        """Whether `up` has once come to its end and nobody has destroyed the machine since."""
-        return self._made.exists()
+        """Whether `up` of this very checkout has once come to its end, and nobody has destroyed the machine since."""
+        with contextlib.suppress(OSError):
+            return self._made.read_text() == self._signature.read_text()
+        return False
 
     # ---- snapshots
 
@@ -221,6 +233,16 @@ class Machine:
     @property
     def _made(self) -> Path:
         return self.state / "made"
+
+    @property
+    def _signature(self) -> Path:
+        """What `made` must say: a checkout that is removed takes it along."""
+        return ROOT / ".vagrant/made"
+
+    def _sign(self) -> None:
+        self._signature.parent.mkdir(exist_ok=True)
+        self._signature.write_text(secrets.token_hex(16))
+        shutil.copyfile(self._signature, self._made)
 
     @property
     def _tpm(self) -> Path:
