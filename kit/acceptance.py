@@ -1,33 +1,24 @@
 """The acceptance report: what was promised, what was found on the running server, and what nobody has looked at yet.
 
-One self-contained HTML page for the doctor, and the same content as JSON. Everything is passed in, nothing is looked up,
-so the same results give the same bytes. All sentences are in templates/report/, for the day it speaks French.
+Everything is passed in, nothing is looked up, so the same results give the same bytes. kit/page.py draws it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from kit.clinic import Clinic
-from kit.paths import ROOT
 from kit.register import LATER, Claim, Measure
-
-TEMPLATES = ROOT / "templates" / "report"
 
 # A measure's chapter is the first word of its id; these words share the chapter of another one.
 SHARED_CHAPTERS = {"restore": "backup", "rooms": "people"}
@@ -188,20 +179,6 @@ class Report(Strict):
         """SHA-256 of `to_json()`, as `sha256sum` prints it."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
-    def to_html(self) -> str:
-        """The page to read, print and sign."""
-        claims = {claim.id: claim for claim in self.claims}
-        return (
-            _templates(ZoneInfo(self.timezone))
-            .get_template("acceptance.html.j2")
-            .render(
-                report=self,
-                claims=claims,
-                measures=[measure for chapter in self.chapters for measure in chapter.measures],
-                checksum=self.checksum(),
-            )
-        )
-
 
 def build(
     clinic: Clinic,
@@ -268,30 +245,6 @@ def read_results(path: Path) -> dict[str, Result]:
     return results
 
 
-def write(report: Report, directory: Path) -> dict[str, Path]:
-    """Writes acceptance.html, acceptance.json and acceptance.sha256 (for `sha256sum -c`), each whole or not at all."""
-    directory.mkdir(parents=True, exist_ok=True)
-    contents = {"acceptance.html": report.to_html(), "acceptance.json": report.to_json()}
-    # The checksums come last: a run cut off in between leaves a mismatch that `sha256sum -c` shows.
-    contents["acceptance.sha256"] = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in contents.items())
-    for name, text in contents.items():
-        _replace(directory / name, text.encode())
-    return {name.rpartition(".")[2]: directory / name for name in contents}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as staged:
-        try:
-            staged.write(content)
-            staged.flush()
-            os.fsync(staged.fileno())
-            os.fchmod(staged.fileno(), 0o644)
-            os.replace(staged.name, path)
-        except BaseException:
-            os.unlink(staged.name)
-            raise
-
-
 def _finding(result: Result | None, revision: Revision) -> Finding:
     if result is None:
         return Finding()
@@ -352,25 +305,3 @@ def _tally(values: type[StrEnum], found: Iterable[StrEnum]) -> dict[Any, int]:
 def _by_number(claim: str) -> tuple[str, int, str]:
     prefix, _, number = claim.partition("-")
     return prefix, int(number) if number.isdecimal() else 0, claim
-
-
-@cache
-def _templates(zone: ZoneInfo) -> Environment:
-    templates = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    templates.globals.update(Verdict=Verdict, Status=Status)
-    # kit.revision marks a tree with changes that no commit holds by a plus sign.
-    templates.tests["edited"] = lambda revision: "+" in revision
-    templates.filters.update(
-        css_string=_css_string,
-        local=lambda moment: moment.astimezone(zone),
-        short=lambda revision: revision.partition("+")[0][:7],
-    )
-    return templates
-
-
-def _css_string(text: str) -> Markup:
-    # Inside <style> HTML escapes mean nothing and "</style>" ends it: every character that is not plain goes in as its number.
-    # The space after the number is part of the escape.
-    return Markup('"' + "".join(c if c.isascii() and (c.isalnum() or c == " ") else f"\\{ord(c):x} " for c in text) + '"')

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kit import acceptance, paths, register
+from kit import acceptance, page, paths, register
 from kit.clinic import Clinic
 from kit.connection import Connection
 from kit.revision import revision
@@ -114,4 +114,4 @@ def write_report(name: str, clinic: Clinic, connection: Connection) -> list[Path
         revision=acceptance.Revision(checked_out=checked_out, deployed=deployed_revision(connection)),
         guidelines=register.load_guidelines(),
     )
-    return list(acceptance.write(report, paths.state_dir() / "report" / name).values())
+    return list(page.write(report, paths.state_dir() / "report" / name).values())

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from kit.acceptance import Report, ReportError, Result, Revision, Status, Verdict, build, read_results, write
+from kit.acceptance import Report, ReportError, Result, Revision, Status, Verdict, build, read_results
+from kit.page import html as draw
+from kit.page import write
 from kit.register import LATER, Claim, Measure
 
 HERE = "1f3c9a7b2d4e"
@@ -148,7 +150,7 @@ def test_another_revision_is_shown_but_does_not_count() -> None:
         "revision": ELSEWHERE,
         "at": "2026-11-22T01:02:03Z",
     }
-    page = words(mixed.to_html())
+    page = words(draw(mixed))
     assert "held at revision abc1234 on 22 November 2026" in page
     assert "its test did NOT fail when it should at revision abc1234" in page
 
@@ -186,7 +188,7 @@ def test_a_test_that_cannot_fail_covers_nothing() -> None:
 
 
 def test_every_claim_and_measure_appears_as_often_as_it_should() -> None:
-    page = Page(report().to_html())
+    page = Page(draw(report()))
     assert page.times("data-measure") == Counter(list(MEASURES))
     assert page.times("data-claim") == Counter({key: len(claim.measures) for key, claim in CLAIMS.items()})
     assert page.times("data-attention") == Counter(["FW-01", "SSH-10", "FW-02"])
@@ -207,13 +209,13 @@ def test_chapters_and_claims_keep_their_order() -> None:
 
 
 def test_a_failure_stands_above_everything_else() -> None:
-    html = report().to_html()
+    html = draw(report())
     assert html.index('data-attention="FW-01"') < html.index('id="glance"') < html.index('data-measure="')
     assert "4711 answered" in words(html)
 
 
 def test_what_is_open_is_said_in_words() -> None:
-    page = words(report().to_html())
+    page = words(draw(report()))
     assert f"will be covered by {LATER['usb']}; {LATER['hardening']}" in page
     assert f"still open: {LATER['audit']}" in page
     assert "Nothing covers these, and nothing is planned: surprise-forgotten" in page
@@ -233,7 +235,7 @@ def test_what_is_open_is_said_in_words() -> None:
     ],
 )
 def test_what_is_deployed_is_compared_with_what_is_checked_out(checked_out: str, deployed: str | None, sentences: list[str]) -> None:
-    html = report(checked_out=checked_out, deployed=deployed).to_html()
+    html = draw(report(checked_out=checked_out, deployed=deployed))
     assert (
         re.findall(r"<p><svg[^>]*><use href=\"#m-warning\"/></svg><strong>([^<]*)</strong>", html.partition('class="verdict"')[0])
         == sentences
@@ -242,7 +244,7 @@ def test_what_is_deployed_is_compared_with_what_is_checked_out(checked_out: str,
 
 @pytest.mark.parametrize(("unlock", "answer"), [("tpm2", "The whole server NO."), ("passphrase", "The whole server Yes, once it is off")])
 def test_a_stolen_server_is_not_a_stolen_disk(unlock: str, answer: str) -> None:
-    page = words(report(clinic=SimpleNamespace(**{**vars(CLINIC), "storage": SimpleNamespace(unlock=unlock)})).to_html())
+    page = words(draw(report(clinic=SimpleNamespace(**{**vars(CLINIC), "storage": SimpleNamespace(unlock=unlock)}))))
     assert answer in page
     assert "without the server it belongs to Yes. What is on it cannot be read." in page
 
@@ -258,12 +260,12 @@ def test_a_stolen_server_is_not_a_stolen_disk(unlock: str, answer: str) -> None:
     ],
 )
 def test_the_headline(holds: dict[str, Result], headline: str) -> None:
-    assert headline in words(report(holds).to_html())
+    assert headline in words(draw(report(holds)))
 
 
 def test_an_empty_register_is_said_to_be_empty() -> None:
     empty = report(claims={})
-    assert "No claim has been made yet." in words(empty.to_html())
+    assert "No claim has been made yet." in words(draw(empty))
     assert [key for key, status in statuses(empty).items() if status in (Status.COVERED, Status.PARTLY)] == []
 
 
@@ -271,7 +273,7 @@ def test_an_empty_register_is_said_to_be_empty() -> None:
 
 
 def test_nothing_in_a_message_or_a_name_becomes_markup() -> None:
-    html = report().to_html()
+    html = draw(report())
     page = Page(html)
     assert {tag: page.tags[tag] for tag in ("script", "img", "b", "style")} == {"script": 0, "img": 0, "b": 0, "style": 1}
     assert "</pre><img src=x onerror=alert(1)>" in page.text
@@ -280,20 +282,20 @@ def test_nothing_in_a_message_or_a_name_becomes_markup() -> None:
 
 
 def test_the_page_needs_nothing_from_outside() -> None:
-    page = Page(report().to_html())
+    page = Page(draw(report()))
     assert [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action") and not value.startswith("#")] == []
     assert re.findall(r"@import|url\((?!#hatch)|https?://", page.text) == []
     assert "default-src 'none'; style-src 'unsafe-inline'" in [value for name, value in page.attributes if name == "content"]
 
 
 def test_every_mark_that_is_used_is_drawn() -> None:
-    page = Page(report().to_html())
+    page = Page(draw(report()))
     assert {value for name, value in page.attributes if name == "href"} <= {f"#{value}" for name, value in page.attributes if name == "id"}
 
 
 def test_a_long_message_is_shortened_on_the_page_alone() -> None:
     long = report(results(result("FW-01", "failed", "\n".join(f"line {n}" for n in range(99)))))
-    page = words(long.to_html())
+    page = words(draw(long))
     assert "line 39 " in page and "line 40 " not in page and "the whole message is in acceptance.json" in page
     assert row(long, "FW-01").holds.message.endswith("line 98")
 
@@ -306,11 +308,11 @@ def test_json_comes_back_as_the_same_report() -> None:
 
 def test_the_same_results_give_the_same_bytes() -> None:
     one, other = report(), report(dict(reversed(MIXED.items())), claims=dict(reversed(CLAIMS.items())))
-    assert (one.to_json(), one.to_html()) == (other.to_json(), other.to_html())
+    assert (one.to_json(), draw(one)) == (other.to_json(), draw(other))
 
 
 def test_the_time_is_the_clinics() -> None:
-    assert "Sunday 22 November 2026, 02:14 (Africa/Algiers, UTC+01:00)" in words(report().to_html())
+    assert "Sunday 22 November 2026, 02:14 (Africa/Algiers, UTC+01:00)" in words(draw(report()))
 
 
 def test_written_files_match_their_checksums(tmp_path: Path) -> None:
