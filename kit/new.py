@@ -13,7 +13,8 @@ import click
 import yaml
 
 from kit import clinic, paths, yamlmarks
-from kit.clinic import ADMINISTRATORS, PROFILES, VM, Clinic
+from kit.clinic import Clinic
+from kit.sections import ADMINISTRATORS, PROFILES, VM
 from kit.yamlmarks import Loc
 
 Draft = dict[str, Any]

@@ -13,9 +13,10 @@ from pyinfra.api import deploy
 
 from kit import deadman, enrol
 from kit import operations as kit
-from kit.clinic import Clinic, Person, this_clinic
+from kit.clinic import Clinic, this_clinic
 from kit.deadman import Guarded
 from kit.render import content_of, rendered
+from kit.sections import Person
 
 PACKAGES = ["libpam-google-authenticator", "libpam-systemd", "openssh-server", "qrencode", "sudo"]
 ACCOUNTS = "/usr/local/lib/cabinet/accounts"

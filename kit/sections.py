@@ -1,0 +1,205 @@
+"""The sections of a clinic file, each with what can be wrong in it alone; what must fit together is kit/clinic.py's."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface, IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from kit import keys, words
+from kit.yamlmarks import Mistakes, Strict
+
+# The clinic file of the VM that comes with the kit.
+VM = "vagrant"
+PROFILES = ("doctor", "secretary", "nurse", "billing", "administrator", "technician")
+ADMINISTRATORS = ("administrator", "technician")
+
+Profile = Annotated[str, words.one_of(PROFILES)]
+Zone = Annotated[
+    str, words.one_of(("lan", "management"), {"internet": "nothing is published to the Internet; the VPN comes with a later release"})
+]
+Unlock = Annotated[
+    str,
+    words.one_of(
+        ("tpm2", "passphrase"),
+        {word: f"{word} comes with a later release; today it is tpm2 or passphrase" for word in ("tpm2+pin", "tang", "usb")},
+    ),
+]
+
+
+class Contact(Strict):
+    """Whom to call; printed on the report."""
+
+    responsible: words.Line = Field(examples=["Dr Amina Haddad"])
+    practice_phone: words.Phone = Field(examples=['"+213 21 12 34 56"'])
+    vendor: words.Line = Field(examples=["Atlas Informatique"])
+    vendor_phone: words.Phone = Field(examples=['"+213 21 65 43 21"'])
+
+
+class Connect(Strict):
+    """How the technician's machine reaches the server."""
+
+    host: words.Host = Field(examples=["192.168.10.5"])
+    port: words.Port = 22
+    bootstrap_user: words.Account = Field(examples=["installer"])
+    bootstrap_key: words.OutsidePath | None = None
+
+
+class Internet(Strict):
+    """The side of the default route."""
+
+    interface: words.InterfaceName = Field(examples=["enp1s0"])
+
+
+class Lan(Strict):
+    """The practice's own network, and the server's address in it."""
+
+    interface: words.InterfaceName = Field(examples=["enp2s0"])
+    address: words.Interface4 = Field(examples=["192.168.10.5/24"])
+    address6: words.Interface6 | None = None
+
+    @field_validator("address")
+    @classmethod
+    def is_a_host(cls, address: IPv4Interface) -> IPv4Interface:
+        """The network's own number and its broadcast address belong to no machine."""
+        network = address.network
+        if network.prefixlen > 30:
+            raise ValueError(f"{address} says nothing about the network; write the address with its length, such as {address.ip}/24")
+        if address.ip in (network.network_address, network.broadcast_address):
+            raise ValueError(f"{address.ip} belongs to the network {network} as a whole; the first address in it is {network[1]}")
+        return address
+
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The LAN's networks, IPv4 first."""
+        return (self.address.network, *([self.address6.network] if self.address6 else []))
+
+
+class Published(Strict):
+    """Who reaches what."""
+
+    ssh: tuple[Zone, ...] = ("management",)
+    https: tuple[Zone, ...] = ("lan",)
+    http: tuple[Zone, ...] = ("lan",)
+
+    @field_validator("ssh")
+    @classmethod
+    def lets_the_technician_in(cls, zones: tuple[str, ...]) -> tuple[str, ...]:
+        """Without SSH from the management networks the next deploy would stand before a closed door."""
+        if "management" not in zones:
+            raise ValueError("management is missing; without it nobody could look after the server")
+        return zones
+
+
+class Net(Strict):
+    """Where the server stands, and who may reach it."""
+
+    internet: Internet
+    lan: Lan
+    management: Annotated[tuple[words.Network, ...], Field(min_length=1)] = Field(examples=["[192.168.10.0/24]"])
+    resolvers: Annotated[tuple[words.Address, ...], Field(min_length=1)] = Field(examples=["[192.168.10.1]"])
+    ntp: tuple[words.Fqdn, ...] = ("time.cloudflare.com", "ptbtime1.ptb.de", "nts.netnod.se")
+    published: Published = Published()
+
+    def sources(self, service: Literal["ssh", "https", "http"]) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks from which `service` may be reached, each once."""
+        zones = {"lan": self.lan.networks, "management": self.management}
+        return tuple(dict.fromkeys(network for zone in getattr(self.published, service) for network in zones[zone]))
+
+
+class Egress(Strict):
+    """What the server may fetch, beyond Debian's archive."""
+
+    hosts: tuple[words.Fqdn, ...] = ()
+
+
+def _key(line: str, info: ValidationInfo) -> str:
+    """A public key. In the VM's file `state:NAME` stands for the one that this checkout made for NAME."""
+    if not line.startswith("state:"):
+        return keys.check_public_key(line)
+    if not (info.context or {}).get("vm"):
+        raise ValueError(f"{line} works in clinics/{VM}.yaml alone; write the line of the person's .pub file")
+    return keys.vm_public_key(line.removeprefix("state:"))
+
+
+class Person(Strict):
+    """One person, one account."""
+
+    name: words.Login = Field(examples=["amina"])
+    full_name: words.Line = Field(examples=["Dr Amina Haddad"])
+    profile: Profile = Field(examples=["doctor"])
+    keys: tuple[Annotated[str, AfterValidator(_key)], ...] = ()
+    login: bool = True
+
+    @model_validator(mode="after")
+    def has_a_key(self) -> Self:
+        """SSH asks for a key first: without one the person could not log in."""
+        if self.login and not self.keys:
+            raise Mistakes([(("keys",), f"{self.name} may log in but has no key; add one, or write login: false")])
+        return self
+
+    @property
+    def administers(self) -> bool:
+        """Whether this person may become root."""
+        return self.login and self.profile in ADMINISTRATORS
+
+
+class Disk(Strict):
+    """A disk of the server; `wipe` names it a second time when what it carries may be destroyed."""
+
+    disk: words.Serial = Field(examples=["S5GXNX0R123456"])
+    wipe: words.Serial | None = None
+
+    @model_validator(mode="after")
+    def wipes_itself(self) -> Self:
+        """A `wipe` that names another disk is a mix-up of disks."""
+        if self.wipe not in (None, self.disk):
+            raise Mistakes([(("wipe",), f"{self.wipe} is not the disk above; write {self.disk} to have it wiped, or take the line out")])
+        return self
+
+
+class Storage(Disk):
+    """The encrypted disk under everything that can hold patient data."""
+
+    unlock: Unlock = "tpm2"
+
+
+class Backup(Disk):
+    """The first kind of copy: a second disk in the server."""
+
+    full: words.DayAndTime = "Sun 01:30"
+    differential: words.TimeOfDay = "22:30"
+    keep_days: Annotated[int, Field(ge=30, le=3650)] = 35
+    max_age_hours: Annotated[int, Field(ge=25, le=72)] = 26
+
+
+class Certificate(Strict):
+    """A certificate that the practice brings, instead of one from its own CA."""
+
+    chain: words.OutsidePath = Field(examples=["~/certificates/practice.pem"])
+    key: words.OutsidePath = Field(examples=["~/certificates/practice.key"])
+
+    @field_validator("chain", "key")
+    @classmethod
+    def is_there(cls, path: Path) -> Path:
+        """Found out now, not in the middle of a deploy."""
+        if not path.is_file():
+            raise ValueError(f"{path} is not a file on this machine; write where it lies")
+        return path
+
+
+class Proxy(Strict):
+    """The web server in front of the application."""
+
+    names: Annotated[tuple[words.Fqdn, ...], Field(min_length=1)] = Field(examples=["[practice.haddad.example]"])
+    upstream: words.LocalUrl | None = None
+    certificate: Certificate | None = None
+
+
+class Database(Strict):
+    """The application's database."""
+
+    name: words.DatabaseName = "practice"
+    owner: words.DatabaseName = "practice"
