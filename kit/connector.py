@@ -47,17 +47,15 @@ class CabinetConnector(BaseConnector):
         """Log in unless the master is open already, and start a root shell."""
         path = Path(self.host.data.clinic_file)
         self.connection = Connection(path.stem, load(path))
-        self.foresight = Foresight(self.connection.directory)
         try:
             self.connection.login()
             self.shell: RootShell = self.connection.shell()
             asked = self.shell.run("id -u", timeout=60)
-            if asked.stdout.strip() == b"0":
-                self.foresight.ask(self.shell)
         except (LoginError, ShellGone, TimeoutError) as refused:
             raise ConnectError(str(refused)) from refused
         if asked.stdout.strip() != b"0":
             raise ConnectError(f"{path.stem}: logged in, but not as root: {asked.stderr.decode(errors='replace').strip()}")
+        self.foresight = Foresight(self.connection.directory, self.shell)
 
     def disconnect(self) -> None:
         """End the shell; the master stays for the next command."""
@@ -93,7 +91,7 @@ class CabinetConnector(BaseConnector):
             self.foresight.remember(command)
         if stdin is None and (known := self.foresight.answer(command)):
             return known
-        if not preparing:
+        if not preparing and not self.foresight.expects(command):
             self.foresight.forget()
         return self.shell.run(command, stdin=stdin, timeout=timeout)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +35,44 @@ class Path(FactBase[FileState | None]):
             "if test -e", quoted, "|| test -L", quoted, "; then stat -c '%a %U %G %F' --", quoted,
             "; if test -f", quoted, "&& ! test -L", quoted, "; then sha256sum <", quoted, "; fi; fi",
         )  # fmt: skip
+
+    @staticmethod
+    def asked(question: str) -> str | None:
+        """The path that `question`, as `command` wrote it, is about; None when it asks something else."""
+        written = re.match(r"if test -e (.+) \|\| test -L \1 ; then stat -c", question, re.DOTALL)
+        return shlex.split(written[1])[0] if written else None
+
+    @staticmethod
+    def together(paths: list[str]) -> str:
+        """One question about many paths: four processes for all instead of three for each. `apart` reads the answer."""
+        words = shlex.join(paths)
+        return (
+            f"for path in {words}; do test -e \"$path\" || test -L \"$path\" || printf 'none %s\\0' \"$path\"; done\n"
+            f"find {words} -maxdepth 0 -printf '%y %s %m %u %g %p\\0' 2>/dev/null\n"
+            f"find {words} -maxdepth 0 -type f -exec sha256sum -z {{}} + 2>/dev/null\n:"
+        )
+
+    @staticmethod
+    def apart(answer: str) -> dict[str, str]:
+        """What `command` would have said of each path; what is neither file, directory nor link is left to be asked by itself."""
+        said: dict[str, str] = {}
+        digests: dict[str, str] = {}
+        entries = []
+        for record in answer.split("\0"):
+            if record.startswith("none "):
+                said[record[5:]] = ""
+            elif record[64:66] == "  ":
+                digests[record[66:]] = record[:64]
+            elif record:
+                entries.append(record.split(" ", 5))
+        for letter, size, mode, owner, group, path in entries:
+            kind = {"d": "directory", "l": "symbolic link"}.get(letter)
+            if kind:
+                said[path] = f"{mode} {owner} {group} {kind}\n"
+            elif letter == "f" and path in digests:
+                kind = "regular file" if int(size) else "regular empty file"
+                said[path] = f"{mode} {owner} {group} {kind}\n{digests[path]}  -\n"
+        return said
 
     def process(self, output: list[str]) -> FileState | None:
         """Two lines of stat and sha256sum; none for a path where nothing lies."""

@@ -11,8 +11,10 @@ import json
 import shlex
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from kit import facts
 from kit.shell import Result, RootShell
 
 # Two for each processor of a small server: some answers wait for systemd, not for a processor.
@@ -27,22 +29,33 @@ wait; tar -cf - ."""
 
 
 class Foresight:
-    """The questions of the last such run, and the answers that hold until something is changed."""
+    """The questions of the last such run, in their order, and the answers that hold until something is changed.
 
-    def __init__(self, directory: Path) -> None:
+    The first question brings the answers to all. After a change nothing is known; then each miss looks twice as far ahead as the
+    last one, so that a run that changes much asks little in vain, and one that changed little is soon ahead of itself again.
+    """
+
+    def __init__(self, directory: Path, shell: RootShell) -> None:
         """The list lies in `directory`, one for each thing that pyinfra can be told to do: a role alone asks less than the whole."""
         told = "_".join(word.replace("/", ".") for word in sys.argv[1:] if not word.startswith("-"))
-        self.file = directory / f"{told[:150]}.asked.json"
+        self.file, self.shell = directory / f"{told[:150]}.asked.json", shell
         self.asked: dict[str, None] = {}
         self.answers: dict[str, Result] = {}
+        self.expected: list[str] = json.loads(self.file.read_text()) if self.file.exists() else []
+        self.places = {question: place for place, question in enumerate(self.expected)}
+        self.reach = len(self.expected)
 
-    def ask(self, shell: RootShell) -> None:
-        """Ask all that was asked last time."""
-        questions = json.loads(self.file.read_text()) if self.file.exists() else []
-        self.answers = together(shell, questions)
+    def expects(self, question: str) -> bool:
+        """Whether the last run asked it, too: while it prepared, so it changes nothing."""
+        return question in self.places
 
     def answer(self, question: str) -> Result | None:
-        """What is known already; None when it has to be asked."""
+        """What is known, or comes to be known with the next ones; None when it has to be asked by itself."""
+        if question not in self.answers and question in self.places:
+            ahead = self.expected[self.places[question] :][: self.reach]
+            if len(ahead) > 1:
+                self.answers |= together(self.shell, [each for each in ahead if each not in self.answers])
+            self.reach *= 2
         return self.answers.get(question)
 
     def remember(self, question: str) -> None:
@@ -51,7 +64,7 @@ class Foresight:
 
     def forget(self) -> None:
         """Something may have changed: nothing that was known is known any more."""
-        self.answers = {}
+        self.answers, self.reach = {}, 1
 
     def keep(self) -> None:
         """Write down what was asked, for the next run; a run that asked nothing leaves the list as it is."""
@@ -62,8 +75,23 @@ class Foresight:
             staged.replace(self.file)
 
 
-def together(shell: RootShell, questions: list[str]) -> dict[str, Result]:
-    """The answers to shell commands that change nothing, asked at the same time; those that did not come to an end are missing."""
+def together(shell: RootShell, questions: Sequence[str]) -> dict[str, Result]:
+    """The answers to shell commands that change nothing, asked at the same time; those that did not come to an end are missing.
+
+    What lies at many paths is one question.
+    """
+    paths = {question: path for question in questions if (path := facts.Path.asked(question))}
+    others = [question for question in questions if question not in paths]
+    all_paths = facts.Path.together(list(paths.values()))
+    answers = in_parallel(shell, [*others, *([all_paths] if paths else [])])
+    if said := answers.pop(all_paths, None):
+        found = facts.Path.apart(said.stdout.decode(errors="replace"))
+        answers |= {question: Result(0, found[path].encode(), b"") for question, path in paths.items() if path in found}
+    return answers
+
+
+def in_parallel(shell: RootShell, questions: Sequence[str]) -> dict[str, Result]:
+    """The answers to `questions`, each asked by itself, on all processors."""
     if not questions:
         return {}
     answered = [ANSWERED.format(question=shlex.quote(question), number=number) for number, question in enumerate(questions)]

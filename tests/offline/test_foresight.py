@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kit.facts import Path as PathFact
 from kit.foresight import Foresight, together
 from kit.shell import RootShell
 
@@ -40,19 +42,56 @@ def test_without_room_for_the_answers_nothing_is_known() -> None:
     nowhere.close()
 
 
+def test_many_paths_are_one_question(shell: RootShell, tmp_path: Path) -> None:
+    """Whatever lies there: asked together, each path's answer is the one that its own question gets."""
+    (tmp_path / "it's a file\n").write_text("content")
+    (tmp_path / "empty").touch(mode=0o600)
+    (tmp_path / "directory").mkdir(mode=0o2770)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to("directory")
+    os.mkfifo(tmp_path / "fifo")
+    paths = [str(path) for path in tmp_path.iterdir()] + [f"{tmp_path}/nothing", "/dev/null"]
+    questions = [PathFact().command(path=path).get_raw_value() for path in paths]
+    alone = {question: shell.run(question) for question in questions}
+    known = together(shell, questions)
+    assert known == {question: answer for question, answer in alone.items() if question in known}
+    left = {path for path, question in zip(paths, questions, strict=True) if question not in known}
+    assert left == {f"{tmp_path}/fifo", "/dev/null"}
+
+
+def asked_before(directory: Path, shell: RootShell, *questions: str) -> Foresight:
+    """A run after one that asked `questions`."""
+    first = Foresight(directory, shell)
+    for question in questions:
+        assert first.answer(question) is None
+        first.remember(question)
+    first.keep()
+    return Foresight(directory, shell)
+
+
 def test_it_knows_what_was_asked_last_time_until_something_changes(shell: RootShell, tmp_path: Path) -> None:
     """The next run has the answer without asking; after a change it has none."""
     state = tmp_path / "state"
     state.write_text("before")
     question = f"cat {state}"
-    first = Foresight(tmp_path)
-    first.ask(shell)
-    assert first.answer(question) is None
-    first.remember(question)
-    first.keep()
-    second = Foresight(tmp_path)
-    second.ask(shell)
-    known = second.answer(question)
+    run = asked_before(tmp_path, shell, question, "true")
+    known = run.answer(question)
     assert known is not None and known.stdout == b"before"
-    second.forget()
-    assert second.answer(question) is None
+    state.write_text("after")
+    run.forget()
+    assert run.answer(question) is None
+
+
+def test_after_a_change_it_looks_ahead_further_with_each_miss(shell: RootShell, tmp_path: Path) -> None:
+    """One, two, four: a run that goes on changing things asks little in vain. None of the answers is older than the change."""
+    counter = tmp_path / "counter"
+    questions = [f"echo {number} >> {counter}; cat {counter}" for number in range(8)]
+    run = asked_before(tmp_path, shell, *questions)
+    run.forget()
+    assert run.answer(questions[0]) is None and not counter.exists()
+    assert run.answer(questions[1]) is not None
+    assert sorted(counter.read_text().split()) == ["1", "2"]
+    assert run.answer(questions[2]) is not None and run.answer(questions[3]) is not None
+    assert sorted(counter.read_text().split()) == ["1", "2", "3", "4", "5", "6"]
+    run.forget()
+    assert run.answer(questions[4]) is None
