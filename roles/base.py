@@ -61,9 +61,10 @@ def base() -> None:
         name="SYS-02 take setuid from every file that does not need it",
         unless=f'test -z "$({STRANGERS})"',
         # The override outlives an upgrade of the package that the file comes from.
-        run=f"for file in $({STRANGERS}); do\n"
-        '  ! dpkg -S "$file" >/dev/null 2>&1 || dpkg-statoverride --force-all --add root root 755 "$file" 2>/dev/null || true\n'
-        '  chmod 755 "$file"\ndone',
+        run=f"files=$({STRANGERS})\n"
+        "for file in $(dpkg -S $files 2>/dev/null | sed 's/^.*: //'); do\n"
+        '  dpkg-statoverride --force-all --add root root 755 "$file" 2>/dev/null || true\ndone\n'
+        "chmod 755 $files",
     )
     practice_command()
 
