@@ -14,11 +14,11 @@ from typing import Any
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.output import echo
-from pyinfra.api.state import StateStage
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector, ConnectorData, DataMeta
 from pyinfra.connectors.util import CommandOutput, OutputLine, extract_control_arguments, make_unix_command_for_host
 
+from kit import facts
 from kit.clinic import load
 from kit.connection import Connection, LoginError
 from kit.foresight import Foresight
@@ -85,14 +85,10 @@ class CabinetConnector(BaseConnector):
         return done.rc in (control.get("_success_exit_codes") or [0]), CommandOutput(lines)
 
     def _done(self, command: str, stdin: bytes | None, timeout: float | None) -> Result:
-        """What `command` says. While pyinfra prepares, it only asks; later, a command that was not foreseen may change something."""
-        preparing = self.state.current_stage < StateStage.Execute
-        if stdin is None and preparing:
-            self.foresight.remember(command)
-        if stdin is None and (known := self.foresight.answer(command)):
-            return known
-        if not preparing and not self.foresight.expects(command):
-            self.foresight.forget()
+        """What `command` says; a question may have its answer already, anything else may change what was known."""
+        if stdin is None and command.startswith(facts.QUESTION):
+            return self.foresight.answer(command) or self.shell.run(command, timeout=timeout)
+        self.foresight.forget()
         return self.shell.run(command, stdin=stdin, timeout=timeout)
 
     def put_file(

@@ -1,7 +1,7 @@
 """What the last run asked is asked again at once, before this run asks it: one round trip, on all processors, instead of one each.
 
-An answer is used until the first command that may change something; a question that nobody foresaw is asked as ever. So a wrong
-guess costs time, never truth.
+Questions are what kit/facts.py marks as such. An answer is used until the first command that is none; a question that nobody foresaw
+is asked as ever. So a wrong guess costs time, never truth.
 """
 
 from __future__ import annotations
@@ -45,12 +45,9 @@ class Foresight:
         self.places = {question: place for place, question in enumerate(self.expected)}
         self.reach = len(self.expected)
 
-    def expects(self, question: str) -> bool:
-        """Whether the last run asked it, too: while it prepared, so it changes nothing."""
-        return question in self.places
-
     def answer(self, question: str) -> Result | None:
         """What is known, or comes to be known with the next ones; None when it has to be asked by itself."""
+        self.asked[question] = None
         if question not in self.answers and question in self.places:
             ahead = self.expected[self.places[question] :][: self.reach]
             if len(ahead) > 1:
@@ -58,20 +55,17 @@ class Foresight:
             self.reach *= 2
         return self.answers.get(question)
 
-    def remember(self, question: str) -> None:
-        """This run asked it, and nothing had been changed before."""
-        self.asked[question] = None
-
     def forget(self) -> None:
         """Something may have changed: nothing that was known is known any more."""
         self.answers, self.reach = {}, 1
 
     def keep(self) -> None:
-        """Write down what was asked, for the next run; a run that asked nothing leaves the list as it is."""
+        """Write down what was asked, for the next run, and after it what this one, cut off, did not come to."""
         if self.asked:
+            reached = max((self.places.get(question, -1) for question in self.asked), default=-1)
             staged = self.file.with_suffix(".staged")  # half a list would be an error in every run after
             staged.touch(mode=0o600)
-            staged.write_text(json.dumps(list(self.asked)))
+            staged.write_text(json.dumps([*self.asked, *self.expected[reached + 1 :]]))
             staged.replace(self.file)
 
 

@@ -64,7 +64,6 @@ def asked_before(directory: Path, shell: RootShell, *questions: str) -> Foresigh
     first = Foresight(directory, shell)
     for question in questions:
         assert first.answer(question) is None
-        first.remember(question)
     first.keep()
     return Foresight(directory, shell)
 
