@@ -55,7 +55,7 @@ class CabinetConnector(BaseConnector):
             raise ConnectError(str(refused)) from refused
         if asked.stdout.strip() != b"0":
             raise ConnectError(f"{path.stem}: logged in, but not as root: {asked.stderr.decode(errors='replace').strip()}")
-        self.foresight = Foresight(self.connection.directory, self.shell)
+        self.foresight = Foresight(self.connection.directory)
 
     def disconnect(self) -> None:
         """End the shell; the master stays for the next command."""
@@ -87,7 +87,7 @@ class CabinetConnector(BaseConnector):
     def _done(self, command: str, stdin: bytes | None, timeout: float | None) -> Result:
         """What `command` says; a question may have its answer already, anything else may change what was known."""
         if stdin is None and command.startswith(facts.QUESTION):
-            return self.foresight.answer(command) or self.shell.run(command, timeout=timeout)
+            return self.foresight.answer(command, self.shell) or self.shell.run(command, timeout=timeout)
         self.foresight.forget()
         return self.shell.run(command, stdin=stdin, timeout=timeout)
 

@@ -35,23 +35,23 @@ class Foresight:
     last one, so that a run that changes much asks little in vain, and one that changed little is soon ahead of itself again.
     """
 
-    def __init__(self, directory: Path, shell: RootShell) -> None:
+    def __init__(self, directory: Path) -> None:
         """The list lies in `directory`, one for each thing that pyinfra can be told to do: a role alone asks less than the whole."""
         told = "_".join(word.replace("/", ".") for word in sys.argv[1:] if not word.startswith("-"))
-        self.file, self.shell = directory / f"{told[:150]}.asked.json", shell
+        self.file = directory / f"{told[:150]}.asked.json"
         self.asked: dict[str, None] = {}
         self.answers: dict[str, Result] = {}
         self.expected: list[str] = json.loads(self.file.read_text()) if self.file.exists() else []
         self.places = {question: place for place, question in enumerate(self.expected)}
         self.reach = len(self.expected)
 
-    def answer(self, question: str) -> Result | None:
-        """What is known, or comes to be known with the next ones; None when it has to be asked by itself."""
+    def answer(self, question: str, shell: RootShell) -> Result | None:
+        """What is known, or comes to be known with the next ones in `shell`; None when it has to be asked by itself."""
         self.asked[question] = None
         if question not in self.answers and question in self.places:
             ahead = self.expected[self.places[question] :][: self.reach]
             if len(ahead) > 1:
-                self.answers |= together(self.shell, [each for each in ahead if each not in self.answers])
+                self.answers |= together(shell, [each for each in ahead if each not in self.answers])
             self.reach *= 2
         return self.answers.get(question)
 

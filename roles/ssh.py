@@ -80,7 +80,7 @@ def door(clinic: Clinic) -> None:
         switch="ssh",
         files=files,
         live=RUNS_AS_CONFIGURED,
-        load="systemctl daemon-reload\nsystemctl --quiet enable ssh\nsystemctl restart ssh",
+        load=f"{kit.reread('ssh')}\nsystemctl --quiet --no-reload enable ssh\nsystemctl restart ssh",
         restore="systemctl daemon-reload; systemctl restart ssh",
         proof=enrol.comes_in(fingerprint),
     )
@@ -108,6 +108,4 @@ def file_bytes(src: str) -> bytes:
 def nobody_else() -> None:
     """Sessions end, and whoever is not in the clinic file is shut out; this role's own connection was renewed by now."""
     kit.config_file(name="SSH-11 a shell left alone ends", dest="/etc/profile.d/cabinet-idle.sh", src="ssh/idle.sh")
-    kit.script(
-        name="SSH-09 nobody else may log in", unless=f"{ACCOUNTS} strangers --check", run=f"{ACCOUNTS} strangers"
-    )
+    kit.script(name="SSH-09 nobody else may log in", unless=f"{ACCOUNTS} strangers --check", run=f"{ACCOUNTS} strangers")

@@ -96,16 +96,20 @@ def checked(name: str, script: str, arguments: str = "") -> None:
 def memory() -> None:
     """What is in memory stays there: before the keys of the volume are."""
     kit.config_file(name="STO-12 swap into compressed memory", dest="/etc/systemd/zram-generator.conf", src="storage/zram-generator.conf")
+    kit.config_file(name="STO-13 describe /tmp", dest=f"{UNITS}/tmp.mount", src="storage/tmp.mount")
     kit.script(
         name="STO-12 swap to no disk",
         unless=f'test -z "$({PLAIN_SWAP})" && grep -q ^/dev/zram0 /proc/swaps',
         run=f"{SWAP_OFF}\nsystemctl daemon-reload\nsystemctl start dev-zram0.swap",
     )
-    kit.config_file(name="STO-13 describe /tmp", dest=f"{UNITS}/tmp.mount", src="storage/tmp.mount")
     kit.script(
         name="STO-13 keep /tmp in memory",
         unless='test "$(findmnt -no FSTYPE /tmp | tail -1)" = tmpfs && systemctl --quiet is-enabled tmp.mount',
-        run="systemctl daemon-reload\nsystemctl --quiet enable tmp.mount\nsystemctl start tmp.mount",
+        # Debian has a unit of that name; ours is the one as soon as systemd has looked again.
+        run=(
+            f'test "$(systemctl show -P FragmentPath tmp.mount)" = {UNITS}/tmp.mount || systemctl daemon-reload\n'
+            "systemctl --quiet --no-reload enable tmp.mount\nsystemctl start tmp.mount"
+        ),
     )
     kit.config_file(name="STO-14 describe core dumps", dest="/etc/sysctl.d/90-cabinet-coredumps.conf", src="storage/coredumps.conf")
     kit.script(

@@ -57,14 +57,14 @@ def timers(clinic: Clinic) -> None:
             description=description,
         )
     run = " ".join(f"{name}.timer" for name in schedule)
-    known = f"{run} {' '.join(unit for _, _, unit, _ in schedule.values())} practice-alarm@x.service"
+    known = [*(f"{name}.timer" for name in schedule), *(unit for _, _, unit, _ in schedule.values()), "practice-alarm@x.service"]
     kit.script(
         name="BAK-01 BAK-07 BAK-08 BAK-11 let them run",
         unless=(
-            f'test -z "$(systemctl show -p LoadState,NeedDaemonReload {known} '
+            f'test -z "$(systemctl show -p LoadState,NeedDaemonReload {" ".join(known)} '
             "| grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
             f'test "$(systemctl is-active {run} | sort -u)" = active\n'
             f'test "$(systemctl is-enabled {run} | sort -u)" = enabled'
         ),
-        run=f"systemctl daemon-reload\nsystemctl --quiet --no-reload enable {run}\nsystemctl start {run}",
+        run=f"{kit.reread(*known)}\nsystemctl --quiet --no-reload enable {run}\nsystemctl start {run}",
     )

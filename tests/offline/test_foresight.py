@@ -61,11 +61,11 @@ def test_many_paths_are_one_question(shell: RootShell, tmp_path: Path) -> None:
 
 def asked_before(directory: Path, shell: RootShell, *questions: str) -> Foresight:
     """A run after one that asked `questions`."""
-    first = Foresight(directory, shell)
+    first = Foresight(directory)
     for question in questions:
-        assert first.answer(question) is None
+        assert first.answer(question, shell) is None
     first.keep()
-    return Foresight(directory, shell)
+    return Foresight(directory)
 
 
 def test_it_knows_what_was_asked_last_time_until_something_changes(shell: RootShell, tmp_path: Path) -> None:
@@ -74,11 +74,11 @@ def test_it_knows_what_was_asked_last_time_until_something_changes(shell: RootSh
     state.write_text("before")
     question = f"cat {state}"
     run = asked_before(tmp_path, shell, question, "true")
-    known = run.answer(question)
+    known = run.answer(question, shell)
     assert known is not None and known.stdout == b"before"
     state.write_text("after")
     run.forget()
-    assert run.answer(question) is None
+    assert run.answer(question, shell) is None
 
 
 def test_after_a_change_it_looks_ahead_further_with_each_miss(shell: RootShell, tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_after_a_change_it_looks_ahead_further_with_each_miss(shell: RootShell, 
     questions = [f"echo {number} >> {counter}; cat {counter}" for number in range(8)]
     run = asked_before(tmp_path, shell, *questions)
     run.forget()
-    assert run.answer(questions[0]) is None and not counter.exists()
-    assert run.answer(questions[1]) is not None
+    assert run.answer(questions[0], shell) is None and not counter.exists()
+    assert run.answer(questions[1], shell) is not None
     assert sorted(counter.read_text().split()) == ["1", "2"]
-    assert run.answer(questions[2]) is not None and run.answer(questions[3]) is not None
+    assert run.answer(questions[2], shell) is not None and run.answer(questions[3], shell) is not None
     assert sorted(counter.read_text().split()) == ["1", "2", "3", "4", "5", "6"]
     run.forget()
-    assert run.answer(questions[4]) is None
+    assert run.answer(questions[4], shell) is None
