@@ -15,7 +15,7 @@ from kit.neighbour import Neighbour
 from tests.claim import claim
 from tests.workstation import STRANGER, Workstation, application
 
-RELOAD = "systemctl reload nginx; sleep 0.5"
+RELOAD = "systemctl reload nginx"
 TLS = "/var/lib/cabinet/tls"
 PARTS = "/etc/nginx/cabinet"
 
