@@ -90,8 +90,11 @@ def down() -> None:
 @cli.command()
 @click.argument("part", type=click.Choice([*PARTS, "long"]), required=False)
 def test(part: str | None) -> None:
-    """Without PART: offline, claims, a second deploy that changes nothing. `long`: all, repeated many times; hours on a slow machine."""
-    wanted = {None: ("offline", "claims", "twice"), "long": PARTS}.get(part, (part,))
+    """Without PART: offline, and on the VM a reboot, every claim, each broken and healed, a second deploy that changes nothing.
+
+    `long`: all, repeated many times; hours on a slow machine.
+    """
+    wanted = {None: ("offline", "claims", "sabotage", "twice"), "long": PARTS}.get(part, (part,))
     if "offline" in wanted:
         pytest("tests/offline", "-q")
     if wanted == ("offline",):
@@ -99,11 +102,11 @@ def test(part: str | None) -> None:
     raise_vm()
     deployed("vagrant")
     if "claims" in wanted:
-        pytest("tests/claims", "-v")
-    if "twice" in wanted:
-        pytest("tests/stories/test_2_twice.py", "-v")
+        pytest("tests/stories/test_3_reboot.py", "tests/claims", "-v")
     if "sabotage" in wanted:
         pytest("tests/claims", "-v", "--sabotage")
+    if "twice" in wanted:
+        pytest("tests/stories/test_2_twice.py", "-v")
     if "stories" in wanted:
         pytest("tests/stories", "-v", "-s", *(["--long"] if part == "long" else []))
     # Quietly: the last line is pytest's own.
