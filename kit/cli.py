@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from kit import deployment, paths
 from kit.clinic import Clinic, load
@@ -18,6 +20,7 @@ from kit.mirror import MirrorError
 from kit.new import new
 from kit.yamlmarks import FileError
 
+AUTHORITY = "/var/lib/cabinet/tls/authority.pem"
 PARTS = ("offline", "claims", "sabotage", "stories")
 
 
@@ -157,6 +160,22 @@ def show_report(name: str) -> None:
     clinic = clinic_named(name)
     for path in deployment.write_report(name, clinic, Connection(name, clinic)):
         click.echo(f"    {path}")
+
+
+@cli.command()
+@click.argument("name")
+def authority(name: str) -> None:
+    """Print the certificate of NAME's own authority: what the practice's workstations are to trust."""
+    connection = Connection(name, clinic_named(name))
+    connection.login()
+    shell = connection.shell()
+    said = shell.run(f"cat {AUTHORITY}")
+    shell.close()
+    if said.rc:
+        raise click.ClickException(f"{name}: there is none yet; deploy first")
+    digest = x509.load_pem_x509_certificate(said.stdout).fingerprint(hashes.SHA256())
+    click.echo(said.stdout, nl=False)
+    click.echo(f"SHA-256 {digest.hex(':').upper()}", err=True)  # for who installs it to compare
 
 
 @cli.command()
