@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from testinfra.host import Host
 
+from kit.shell import ShellGone
 from kit.vm import Machine
 
 LISTENER = """
@@ -36,10 +37,16 @@ def listening(host: Host, port: int, ipv6: bool = False) -> Iterator[None]:
         host.run(f"systemctl stop {unit}")
 
 
+def switched_off(host: Host, vm: Machine) -> None:
+    """Shut down in good order; the connection may end before the command that asked for it has answered."""
+    with suppress(ShellGone):
+        host.run("sync; systemctl poweroff")
+    vm.halt()
+
+
 def power_cycled(host: Host, vm: Machine) -> None:
     """The server was shut down in good order and switched on again; `host` is logged in anew."""
-    host.run("sync; systemctl poweroff")
-    vm.halt()
+    switched_off(host, vm)
     vm.start()
     logged_in_again(host)
 

@@ -10,7 +10,7 @@ from testinfra.host import Host
 from kit import deployment
 from kit.vm import Machine
 from roles.storage import KEY
-from tests.helpers import logged_in_again, power_cycled
+from tests.helpers import logged_in_again, power_cycled, switched_off
 
 OPEN = "findmnt -no SOURCE /data; systemctl is-active practice-data.target; pgrep -xc postgres"
 
@@ -27,12 +27,6 @@ def recovery_key(host: Host, vm: Machine) -> Iterator[str]:
     switched_on(host, vm)
     host.run(f"printf %s '{key}' | practice unlock")
     deployment.run_role("vagrant", "storage")
-
-
-def switched_off(host: Host, vm: Machine) -> None:
-    """Shut down in good order."""
-    host.run("sync; systemctl poweroff")
-    vm.halt()
 
 
 def switched_on(host: Host, vm: Machine) -> None:
