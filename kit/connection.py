@@ -50,6 +50,7 @@ class Connection:
         if self.alive():
             return
         self._write_config()
+        self.socket.unlink(missing_ok=True)  # a master that was killed leaves it, and ssh would go on without being one
         refusals = []
         for login in self.logins():
             said = self._open(login)
