@@ -70,6 +70,8 @@ class Machine:
         """Switch on, and wait until SSH answers."""
         self.neighbour.up()
         if not self.running():
+            # QEMU has ended before libvirt says so, and until then "start" is refused.
+            self._wait(lambda: self._virsh("domstate", DOMAIN, show=False, check=False).strip() == "shut off", 30)
             self._virsh("start", DOMAIN)
             self.wait_for_ssh()
 
