@@ -61,7 +61,9 @@ def test_another_tpm_opens_nothing_and_the_recovery_key_does(host: Host, vm: Mac
     assert right.rc == 0, f"the recovery key did not open it: {right}"
     assert host.run(OPEN).stdout.split()[:2] == ["/dev/mapper/data", "active"]
     assert int(host.check_output("pgrep -xc postgres")) > 1
-    assert host.check_output("cat /srv/tpm-story; ls /run/motd.d") == "before"
+    assert host.check_output("cat /srv/tpm-story") == "before"
+    assert "cabinet-locked" not in host.check_output("ls /run/motd.d")
+    assert "volume-locked" not in host.check_output("practice alarm list")
     assert recovery_key[:17] not in host.check_output(
         "journalctl -b --no-pager | grep -F 'COMMAND=' || true; cat /proc/[0-9]*/cmdline | tr '\\0' ' '"
     )
