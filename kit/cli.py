@@ -174,7 +174,7 @@ def authority(name: str) -> None:
     if said.rc:
         raise click.ClickException(f"{name}: there is none yet; deploy first")
     digest = x509.load_pem_x509_certificate(said.stdout).fingerprint(hashes.SHA256())
-    click.echo(said.stdout, nl=False)
+    click.echo(said.stdout.decode().strip())
     click.echo(f"SHA-256 {digest.hex(':').upper()}", err=True)  # for who installs it to compare
 
 
