@@ -20,7 +20,6 @@ from kit.mirror import MirrorError
 from kit.new import new
 from kit.yamlmarks import FileError
 
-AUTHORITY = "/var/lib/cabinet/tls/authority.pem"
 PARTS = ("offline", "claims", "sabotage", "stories")
 
 
@@ -166,10 +165,12 @@ def show_report(name: str) -> None:
 @click.argument("name")
 def authority(name: str) -> None:
     """Print the certificate of NAME's own authority: what the practice's workstations are to trust."""
+    from roles.certificates import TLS  # noqa: PLC0415 - pyinfra takes a second to import
+
     connection = Connection(name, clinic_named(name))
     connection.login()
     shell = connection.shell()
-    said = shell.run(f"cat {AUTHORITY}")
+    said = shell.run(f"cat {TLS}/authority.pem")
     shell.close()
     if said.rc:
         raise click.ClickException(f"{name}: there is none yet; deploy first")
