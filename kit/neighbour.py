@@ -119,7 +119,7 @@ class Neighbour:
     def down(self) -> None:
         """End the relay and remove the namespace."""
         if pid := self._relay_pid():
-            capture(as_admin(["kill", str(pid)]), show=False)
+            capture(as_admin(["sh", "-c", f"kill {pid}"]), show=False)
         if Path("/run/netns", self.namespace).exists():
             capture(as_admin(["ip", "netns", "delete", self.namespace]), show=False)
         self.pid_file.unlink(missing_ok=True)
@@ -159,7 +159,7 @@ class Neighbour:
                 reader.start()
                 yield visits
             finally:
-                capture(as_admin(["kill", str(listener.pid)]), show=False, check=False)
+                capture(as_admin(["sh", "-c", f"kill {listener.pid}"]), show=False, check=False)
 
     def _inside(self, words: Sequence[str]) -> list[str]:
         return as_admin(["ip", "netns", "exec", self.namespace, "env", f"PATH={PATH}", *words])
