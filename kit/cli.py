@@ -59,10 +59,14 @@ def raise_vm() -> None:
     machine = Machine()
     with step("boot the VM"):
         machine.up()
-    if machine.has_snapshot("clean"):
+    if machine.has_snapshot("packages"):
         return
-    with step("keep a snapshot of the plain machine"):
-        machine.snapshot("clean")
+    if machine.has_snapshot("clean"):  # an earlier run was cut off while it installed
+        with step("go back to the plain machine"):
+            machine.restore("clean")
+    else:
+        with step("keep a snapshot of the plain machine"):
+            machine.snapshot("clean")
     with step("install all packages, and keep a snapshot"):
         deployment.run_role("vagrant", "base", echo=True)
         machine.snapshot("packages")

@@ -109,11 +109,12 @@ class Neighbour:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,
                 text=True,
             )
         assert relay.stdout is not None
-        if relay.stdout.readline().strip() != "ready":
+        said = relay.stdout.readline().strip()
+        relay.wait()
+        if said != "ready":
             raise HostError(f"the neighbour's relay did not start: {(state_dir() / 'relay.log').read_text().strip()}")
 
     def down(self) -> None:

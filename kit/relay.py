@@ -60,6 +60,9 @@ def main(state: str, owner: str, address: str, address6: str) -> None:
     cable.bind(str(near_end))
     cable.setblocking(False)
     os.chown(near_end, int(owner), -1)
+    if os.fork():
+        os._exit(0)  # and sudo with us: the child stays, in a session of its own, which no Ctrl-C and no closed terminal reaches
+    os.setsid()
     Path(state, "relay.pid").write_text(str(os.getpid()))
     print("ready", flush=True)
     os.close(1)  # whoever started us waits for no more
