@@ -103,8 +103,7 @@ class CabinetConnector(BaseConnector):
         """Upload, 0600 from the first byte, straight to its place: the caller stages what must not be seen half-written."""
         self.foresight.forget()
         with get_file_io(filename_or_io) as source:
-            data = source.read()
-        self.shell.put(data.encode() if isinstance(data, str) else data, remote_filename)
+            self.shell.put(source, remote_filename)
         return True
 
     def get_file(

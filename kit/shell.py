@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import itertools
 import os
 import secrets
 import select
@@ -10,8 +12,12 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
+
+# A file travels in pieces of this size: the server's shell holds no more than one of them, a few times over.
+PIECE = 3 << 18  # bytes; divisible by three, so that base64 pads none but the last
 
 
 class ShellGone(ConnectionError):
@@ -47,24 +53,33 @@ class RootShell:
 
         Raises ShellGone when the connection ends first, TimeoutError when time does; the shell cannot be used after either.
         """
-        nonce = secrets.token_hex(12)
-        source = "</dev/null"
-        before = ""
+        before, source = "", "</dev/null"
         if stdin is not None:
             before, source = f"printf %s {shlex.quote(base64.b64encode(stdin).decode())} | base64 -d | ", ""
-        script = (
-            f"{before}( eval {shlex.quote(command)} ) {source}\n"
-            f"{{ printf '\\n{nonce} %d\\n' $?; printf '\\n{nonce}\\n' >&2; }}\n"
-        )
-        with self._lock:
-            return self._exchange(script.encode(), nonce.encode(), command, timeout)
+        return self._exchange([f"{before}( eval {shlex.quote(command)} ) {source}\n".encode()], command, timeout)
 
-    def put(self, data: bytes, path: str, mode: str = "600") -> None:
-        """Create or replace `path`: 0600 from the first byte, `mode` at the end. Raises OSError with what the server said."""
-        target = shlex.quote(path)
-        done = self.run(f"set -eu; umask 077; rm -f {target}; cat > {target}; chmod {mode} {target}", stdin=data)
+    def put(self, source: BinaryIO, path: str, mode: str = "600") -> None:
+        """Create or replace `path` whole or not at all: 0600 and under a name nobody can guess until its checksum is right, then `mode`.
+
+        Raises OSError with what the server said.
+        """
+        done = self._exchange(self._pieces(source, path, mode), f"upload of {path}", None)
         if done.rc:
             raise OSError(f"{self.label}: {path}: {done.stderr.decode(errors='replace').strip()}")
+
+    def _pieces(self, source: BinaryIO, path: str, mode: str) -> Iterator[bytes]:
+        """The upload as commands, none of which is large. A shell whose connection ends in the middle takes its half away."""
+        digest = hashlib.sha256()
+        beside = shlex.quote(f"{os.path.dirname(path) or '.'}/.put.XXXXXXXXXX")
+        yield f"trap 'rm -f \"$put\"' EXIT; put=$(umask 077; mktemp -- {beside})\n".encode()
+        while piece := source.read(PIECE):
+            digest.update(piece)
+            yield b"test -z \"$put\" || printf %s '" + base64.b64encode(piece) + b"' | base64 -d >>\"$put\"\n"
+        yield (
+            f'( test -n "$put" || exit 1\n test "$(sha256sum <"$put")" = "{digest.hexdigest()}  -" || '
+            f'{{ echo "what arrived is not what was sent" >&2; exit 1; }}\n chmod {mode} "$put" && mv -fT -- "$put" {shlex.quote(path)} ) '
+            '|| { rm -f "$put"; false; }; eval "trap - EXIT; unset put; (exit $?)"\n'
+        ).encode()
 
     def close(self) -> None:
         """End the shell; what it started in the background goes on."""
@@ -78,12 +93,19 @@ class RootShell:
         for stream in (self._process.stdout, self._process.stderr):
             stream.close()  # type: ignore[union-attr]
 
-    def _exchange(self, script: bytes, nonce: bytes, command: str, timeout: float | None) -> Result:
+    def _exchange(self, commands: Iterable[bytes], what: str, timeout: float | None) -> Result:
+        """Feed `commands` to the shell; the exit code is that of the last one. `what` names them in errors."""
+        nonce = secrets.token_hex(12)
+        end = f"{{ printf '\\n{nonce} %d\\n' $?; printf '\\n{nonce}\\n' >&2; }}\n"
+        with self._lock:
+            return self._feed(itertools.chain(commands, [end.encode()]), nonce.encode(), what, timeout)
+
+    def _feed(self, script: Iterator[bytes], nonce: bytes, command: str, timeout: float | None) -> Result:
         """Write and read at once: neither side waits for the other, and ssh may have made our pipes non-blocking."""
         into, out, err = (stream.fileno() for stream in (self._process.stdin, self._process.stdout, self._process.stderr))  # type: ignore[union-attr]
         seen = {out: bytearray(), err: bytearray()}
         wanted = {out: b"\n" + nonce + b" ", err: b"\n" + nonce + b"\n"}
-        unsent, unread = memoryview(script), {out, err}
+        unsent, unread = memoryview(next(script)), {out, err}
         deadline = None if timeout is None else time.monotonic() + timeout
         while unread:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -100,7 +122,7 @@ class RootShell:
                 if seen[stream].endswith(b"\n") and wanted[stream] in seen[stream][-64:]:
                     unread.discard(stream)
             if writable:
-                unsent = unsent[self._write(unsent[:65536], command) :]
+                unsent = unsent[self._write(unsent[:65536], command) :] or memoryview(next(script, b""))
         stdout, _, code = bytes(seen[out]).rpartition(wanted[out])
         return Result(int(code), stdout, bytes(seen[err]).rpartition(wanted[err])[0])
 

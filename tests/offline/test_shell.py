@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -69,7 +71,7 @@ def test_an_upload_is_nobody_elses_from_the_first_byte(shell: RootShell, tmp_pat
     """An old file with wide rights does not lend them to the new one."""
     target = tmp_path / "odd name'$(x)"
     target.touch(0o666)
-    shell.put(data, str(target))
+    shell.put(io.BytesIO(data), str(target))
     assert target.read_bytes() == data
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
@@ -77,7 +79,50 @@ def test_an_upload_is_nobody_elses_from_the_first_byte(shell: RootShell, tmp_pat
 def test_an_upload_that_fails_says_why(shell: RootShell, tmp_path: Path) -> None:
     """The path and the server's own words."""
     with pytest.raises(OSError, match="here: .*no/file"):
-        shell.put(b"x", str(tmp_path / "no" / "file"))
+        shell.put(io.BytesIO(b"x"), str(tmp_path / "no" / "file"))
+
+
+def test_an_upload_fills_no_memory(shell: RootShell, tmp_path: Path) -> None:
+    """20 MB arrive whole, and the shell that took them never held them."""
+    target, source = tmp_path / "image", tmp_path / "source"
+    with source.open("wb") as file:
+        for _ in range(20):
+            file.write(os.urandom(1_000_000))
+    with source.open("rb") as file:
+        shell.put(file, str(target))
+    assert filecmp.cmp(source, target, shallow=False)
+    assert int(shell.run("awk '/VmHWM/ { print $2 }' /proc/$$/status").stdout) < 10_000
+
+
+def test_half_an_upload_leaves_nothing(tmp_path: Path) -> None:
+    """The connection ends in the middle of a piece: the old file is as it was, and nothing lies beside it."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 2_000_000:
+                os.write(shell._process.stdin.fileno(), b"printf %s 'half a pie")  # type: ignore[union-attr]  # noqa: SLF001
+                raise KeyboardInterrupt
+            return super().read(size)
+
+    shell = RootShell(["sh"], "here")
+    target = tmp_path / "image"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        shell.put(Broken(os.urandom(4_000_000)), str(target))
+    shell.close()
+    assert (target.read_text(), [path.name for path in tmp_path.iterdir()]) == ("old", ["image"])
+
+
+def test_what_did_not_arrive_whole_takes_no_place(shell: RootShell, tmp_path: Path) -> None:
+    """The disk is full (here: no file may grow): the old file stays, and nothing lies beside it."""
+    target = tmp_path / "image"
+    target.write_text("old")
+    limited = RootShell(["sh", "-c", "ulimit -f 1000; trap '' XFSZ; exec sh"], "here")
+    with pytest.raises(OSError, match="what arrived is not what was sent"):
+        limited.put(io.BytesIO(os.urandom(4_000_000)), str(target))
+    assert limited.run("echo on").stdout == b"on\n"
+    limited.close()
+    assert (target.read_text(), [path.name for path in tmp_path.iterdir()]) == ("old", ["image"])
 
 
 def test_a_lost_connection_is_told_from_a_failed_command(shell: RootShell) -> None:
