@@ -102,7 +102,7 @@ def test(part: str | None) -> None:
     """
     wanted = {None: ("offline", "claims", "twice"), "long": PARTS}.get(part, (part,))
     if "offline" in wanted:
-        pytest("tests/offline", "-q")
+        pytest("tests/offline", "pyinfra-openssh/tests", "-q")
     if wanted == ("offline",):
         return
     raise_vm()
@@ -189,7 +189,7 @@ def login(name: str) -> None:
     """Log in to NAME once, with both factors; everything after rides on it."""
     connection = Connection(name, clinic_named(name))
     connection.login()
-    click.echo(f"{name}: open until `./cabinet logout {name}`")
+    click.echo(f"{name}: open until an hour after its last use, or `./cabinet logout {name}`")
 
 
 @cli.command()

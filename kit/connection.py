@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pyinfra_openssh.master import Master
+from pyinfra_openssh.shell import Shell
+
 from kit import paths
 from kit.clinic import Clinic
-from kit.shell import RootShell
 from kit.vm import Machine
 
 # How long the master stays after its last session; a technician's visit, not a night.
@@ -43,17 +45,16 @@ class Connection:
         self.directory = paths.state_dir() / "ssh"
         self.directory.mkdir(mode=0o700, exist_ok=True)
         self.config = self.directory / f"{name}.conf"
-        self.socket = self.directory / f"{name}.sock"
+        self.master = Master(name, self.directory / f"{name}.sock", ["-F", str(self.config)])
 
     def login(self) -> None:
         """Open the master unless it is open. Raises LoginError with every way that was tried."""
         if self.alive():
             return
         self._write_config()
-        self.socket.unlink(missing_ok=True)  # a master that was killed leaves it, and ssh would go on without being one
         refusals = []
         for login in self.logins():
-            said = self._open(login)
+            said = self.master.open(*self._how(login))
             if said is None:
                 self._user.write_text(login.user)
                 return
@@ -65,31 +66,26 @@ class Connection:
 
         Raises LoginError when the server refuses; then the old connection is still the one.
         """
-        login, beside = self.logins()[0], self.socket.with_suffix(".new")
-        beside.unlink(missing_ok=True)
-        over = ["ssh", "-F", str(self.config), "-S", str(beside), "-o", "ControlMaster=no", "-o", "BatchMode=yes"]
-        refused = self._try(login, ["-o", "ControlMaster=yes", "-S", str(beside), "-N", "-f", self.name])
+        login, beside = self.logins()[0], Master(self.name, self.master.socket.with_suffix(".new"), self.master.options)
+        refused = beside.open(*self._how(login))
         if refused is not None:
             raise LoginError(f"{self.name}: {login.user} does not get in at {self.address[0]} port {self.address[1]}: {refused}")
-        asked = subprocess.run([*over, self.name, "sudo -n true"], capture_output=True, text=True, check=False)
+        asked = subprocess.run(beside.riding(self.name, "sudo -n true"), capture_output=True, text=True, check=False)
         if asked.returncode:
-            subprocess.run([*over, "-O", "exit", self.name], capture_output=True, check=False)
+            beside.close()
             raise LoginError(f"{self.name}: {login.user} gets in, but does not become root: {asked.stderr.strip()}")
         # The old master takes no new session and ends with its last one; the new one answers where the old one did.
-        subprocess.run([*self.ssh, "-O", "stop", self.name], capture_output=True, check=False)
-        beside.rename(self.socket)
+        self.master.retire()
+        beside.socket.rename(self.master.socket)
         self._user.write_text(login.user)
 
     def logout(self) -> None:
         """Close the master, and with it every session on it."""
-        subprocess.run([*self.ssh, "-O", "exit", self.name], capture_output=True, check=False)
-        self.socket.unlink(missing_ok=True)
+        self.master.close()
 
     def alive(self) -> bool:
         """Whether the master answers; costs no round trip to the server."""
-        if not self.socket.exists() or not self.config.exists():
-            return False
-        return subprocess.run([*self.ssh, "-O", "check", self.name], capture_output=True, check=False).returncode == 0
+        return self.config.exists() and self.master.alive()
 
     def greeting_refused(self) -> str | None:
         """Whether sshd greets a new connection: None, or what happened instead. Asks for no log-in."""
@@ -101,11 +97,12 @@ class Connection:
 
     def entry_refused(self) -> str | None:
         """Whether the best way in lets us in anew, beside the master: None, or what the server said."""
-        return self._try(self.logins()[0], ["-o", "ControlPath=none", self.name, "true"])
+        options, env = self._how(self.logins()[0])
+        return self.master.attempt([*options, "-o", "ControlPath=none", self.name, "true"], env)
 
-    def shell(self) -> RootShell:
+    def shell(self) -> Shell:
         """A new root shell over the master."""
-        return RootShell([*self.ssh, "-T", self.name, f"exec sudo -n {ROOT_SHELL}"], self.name)
+        return self.master.shell(f"exec sudo -n {ROOT_SHELL}")
 
     @property
     def logged_in_as(self) -> str | None:
@@ -115,11 +112,6 @@ class Connection:
     @property
     def _user(self) -> Path:
         return self.directory / f"{self.name}.user"
-
-    @property
-    def ssh(self) -> list[str]:
-        """The ssh command that uses the master and never opens a connection, or asks a question, of its own."""
-        return ["ssh", "-F", str(self.config), "-o", "ControlMaster=no", "-o", "BatchMode=yes"]
 
     @cached_property
     def address(self) -> tuple[str, int]:
@@ -146,29 +138,18 @@ class Connection:
         self.config.write_text(
             f"Host {self.name}\n  HostName {host}\n  Port {port}\n  HostKeyAlias {self.name}\n"
             f"  UserKnownHostsFile {self.directory / (self.name + '.known_hosts')}\n  StrictHostKeyChecking accept-new\n"
-            f"  ControlPath {self.socket}\n  ControlPersist {PERSIST_SECONDS}\n  ServerAliveInterval 15\n  ServerAliveCountMax 4\n"
+            f"  ControlPath {self.master.socket}\n  ControlPersist {PERSIST_SECONDS}\n  ServerAliveInterval 15\n  ServerAliveCountMax 4\n"
             "  PasswordAuthentication no\n  ForwardAgent no\n  LogLevel ERROR\n"
         )
 
-    def _open(self, login: Login) -> str | None:
-        """Try one way in; None when the master is open, else what the server said. A code is asked for on the terminal."""
-        # ControlPersist puts the master in the background once it is authenticated; its output must not hold our pipes open.
-        return self._try(login, ["-o", "ControlMaster=yes", "-N", "-f", self.name])
-
-    def _try(self, login: Login, what: list[str]) -> str | None:
-        """Log in by `login` with the options, host and command in `what`. None when that worked, else the server's last word."""
-        argv = ["ssh", "-F", str(self.config), "-o", "ConnectTimeout=20", "-l", login.user]
-        env = dict(os.environ)
+    def _how(self, login: Login) -> tuple[list[str], dict[str, str]]:
+        """The options and the environment of ssh that mean `login`. A code is asked for on the terminal, unless the kit may know it."""
+        options = ["-l", login.user]
         if login.key is not None:
-            argv += ["-i", str(login.key), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]
-        if login.totp is not None and login.totp.exists():
-            env |= {"SSH_ASKPASS": str(self._askpass(login.totp)), "SSH_ASKPASS_REQUIRE": "force"}
-        elif not sys.stdin.isatty():
-            argv += ["-o", "BatchMode=yes"]
-        log = self.directory / f"{self.name}.log"
-        with log.open("w") as errors:
-            done = subprocess.run([*argv, *what], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=env, check=False)
-        return None if done.returncode == 0 else (log.read_text().strip().splitlines() or ["no answer"])[-1]
+            options += ["-i", str(login.key), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]
+        if login.totp is None or not login.totp.exists():
+            return options, {}
+        return options, {"SSH_ASKPASS": str(self._askpass(login.totp)), "SSH_ASKPASS_REQUIRE": "force"}
 
     def _askpass(self, seed: Path) -> Path:
         """A program that answers ssh's question for a code; only for people who are tests."""

@@ -19,7 +19,6 @@ from pyinfra.api.command import PyinfraCommand
 
 from kit import operations as kit
 from kit.connection import Connection
-from kit.facts import QUESTION
 
 SECONDS = 180
 DEADMAN = "/usr/local/lib/cabinet/deadman"
@@ -67,7 +66,7 @@ class Standing(FactBase[Now]):
     def command(self, switch: str, paths: tuple[str, ...], live: str) -> StringCommand:
         quoted = [QuoteString(path) for path in paths]
         return StringCommand(
-            QUESTION, "for path in", *quoted, '; do if test -f "$path" && ! test -L "$path"; then',
+            "for path in", *quoted, '; do if test -f "$path" && ! test -L "$path"; then',
             'echo "$path" $(stat -c "%a %U:%G" "$path") $(sha256sum <"$path");',
             'elif test -e "$path" || test -L "$path"; then echo "$path" other; fi; done;',
             "(set -eu;", f"{live}\n) >/dev/null 2>&1; test $? -eq 0 && echo holds;",

@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
+from pyinfra_openssh.shell import Shell
 
 from kit import facts, paths
 from kit.connection import Connection, LoginError
 from kit.operations import Commands
-from kit.shell import RootShell
 
 # The fingerprint of the door that somebody came in through last.
 PROVEN = "/etc/cabinet/door-proven"
@@ -38,7 +38,7 @@ def introduced(door: str) -> Commands:
 def introduce() -> None:
     """On the VM the kit itself keeps the seeds of its people; elsewhere the technician's is shown, once, on the terminal."""
     connection: Connection = host.connector.connection  # type: ignore[union-attr]
-    shell: RootShell = host.connector.shell  # type: ignore[union-attr]
+    shell: Shell = host.connector.shell  # type: ignore[union-attr]
     host.connector.foresight.forget()  # type: ignore[union-attr]  # this goes to the server past the connector
     if connection.clinic.connect is None:
         fetch_test_seeds(shell, [person.name for person in connection.clinic.people if person.login])
@@ -69,7 +69,7 @@ def comes_in(door: str) -> Callable[[Connection], str | None]:
     return proof
 
 
-def fetch_test_seeds(shell: RootShell, names: list[str]) -> None:
+def fetch_test_seeds(shell: Shell, names: list[str]) -> None:
     """Keep the seeds of the VM's people in the state directory: they are tests, who have no phones. Never for a real clinic."""
     directory = paths.state_dir() / "totp"
     directory.mkdir(mode=0o700, exist_ok=True)
@@ -96,7 +96,7 @@ def seed_in(address: str) -> str:
     return parse_qs(urlsplit(address).query)["secret"][0]
 
 
-def show(shell: RootShell, name: str) -> None:
+def show(shell: Shell, name: str) -> None:
     """Show `name` their second factor, once, on this terminal; ssh then asks for a code. Raises ConnectionError without a terminal."""
     if not sys.stdin.isatty():
         raise ConnectionError(f"{shell.label}: {name} must come in with a code before the old way closes; deploy from a terminal")

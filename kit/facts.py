@@ -14,9 +14,6 @@ from kit import mirror
 # When a unit was last started or told to read its configuration again by us; gone after a boot, as it should be.
 APPLIED = "/run/cabinet/applied"
 
-# How a command begins that changes nothing: kit/foresight.py may run it early, and what was known before it is still known after.
-QUESTION = ": question;"
-
 
 @dataclass(frozen=True)
 class FileState:
@@ -35,14 +32,14 @@ class Path(FactBase[FileState | None]):
     def command(self, path: str) -> StringCommand:
         quoted = QuoteString(path)
         return StringCommand(
-            QUESTION, "if test -e", quoted, "|| test -L", quoted, "; then stat -c '%a %U %G %F' --", quoted,
+            "if test -e", quoted, "|| test -L", quoted, "; then stat -c '%a %U %G %F' --", quoted,
             "; if test -f", quoted, "&& ! test -L", quoted, "; then sha256sum <", quoted, "; fi; fi",
         )  # fmt: skip
 
     @staticmethod
     def asked(question: str) -> str | None:
         """The path that `question`, as `command` wrote it, is about; None when it asks something else."""
-        written = re.match(rf"{QUESTION} if test -e (.+) \|\| test -L \1 ; then stat -c", question, re.DOTALL)
+        written = re.match(r"if test -e (.+) \|\| test -L \1 ; then stat -c", question, re.DOTALL)
         return shlex.split(written[1])[0] if written else None
 
     @staticmethod
@@ -89,7 +86,7 @@ class Tree(FactBase[dict[str, str]]):
     """The regular files below `path`: relative path to SHA-256; empty when there is no such directory."""
 
     def command(self, path: str) -> StringCommand:
-        return StringCommand(QUESTION, "cd", QuoteString(path), "2>/dev/null && find . -type f -exec sha256sum {} + || true")
+        return StringCommand("cd", QuoteString(path), "2>/dev/null && find . -type f -exec sha256sum {} + || true")
 
     def process(self, output: list[str]) -> dict[str, str]:
         """Lines of sha256sum: hash, two blanks, ./path."""
@@ -101,7 +98,7 @@ class Holds(FactBase[bool]):
 
     def command(self, question: str) -> StringCommand:
         # Not `( … ) && echo`: in an and-or list the shell ignores -e, and only the question's last line would count.
-        return StringCommand(QUESTION, "(set -eu;", f"{question}\n) >/dev/null 2>&1; test $? -eq 0 && echo holds || echo lacks")
+        return StringCommand("(set -eu;", f"{question}\n) >/dev/null 2>&1; test $? -eq 0 && echo holds || echo lacks")
 
     def process(self, output: list[str]) -> bool:
         return output[-1:] == ["holds"]
@@ -120,7 +117,6 @@ class Unit(FactBase[dict[str, Any]]):
 
     def command(self, unit: str, config: tuple[str, ...] = ()) -> StringCommand:
         bits: list[Any] = [
-            QUESTION,
             "systemctl show --timestamp=unix -p LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp",
             QuoteString(unit),
             "; echo Applied=$(stat -c %.9Y", QuoteString(f"{APPLIED}/{unit}"), "2>/dev/null)",
@@ -150,7 +146,6 @@ class AptArchives(FactBase[list[str]]):
 
     def command(self) -> StringCommand:
         return StringCommand(
-            QUESTION,
             "cd /etc/apt && for file in sources.list sources.list.d/*.list sources.list.d/*.sources; do",
             'if test -f "$file"; then echo "== $file"; cat "$file"; echo; fi; done',
         )

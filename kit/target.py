@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyinfra_openssh.shell import Shell, ShellGone
 from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.host import Host
 
 from kit.connection import Connection
-from kit.shell import RootShell, ShellGone
 
 
 class ShellBackend(BaseBackend):
-    """A testinfra backend over kit.shell. A lost connection raises ShellGone, never an AssertionError: it proves nothing."""
+    """A testinfra backend over its root shell. A lost connection raises ShellGone, never an AssertionError: it proves nothing."""
 
     NAME = "cabinet"
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection.name)
         self.connection = connection
-        self.shell: RootShell | None = None
+        self.shell: Shell | None = None
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         """Run as root. The shell is opened at the first command; after a reboot call reconnect()."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from pyinfra_openssh.shell import ShellGone
 from testinfra.host import Host
 
-from kit.shell import ShellGone
 from kit.vm import Machine
 
 LISTENER = """

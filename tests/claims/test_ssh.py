@@ -224,7 +224,7 @@ def test_a_session_left_alone_ends(host: Host, connection: Connection, door: Doo
 
 def shell_left_alone(connection: Connection, door: Door, options: str) -> float:
     """How long a shell lives in which nobody types, on an sshd of its own that has the real configuration but for `options`."""
-    sshd = " ".join([*connection.ssh, connection.name, f"sudo -n /usr/sbin/sshd -i {options}"])
+    sshd = " ".join(connection.master.riding(connection.name, f"sudo -n /usr/sbin/sshd -i {options}"))
     code = door.codes("amina")["amina"][1]
     began = time.monotonic()
     with subprocess.Popen(
@@ -329,7 +329,7 @@ def test_a_fido_key_is_two_factors_only_with_its_owner(host: Host, connection: C
     )
     sshd = f"sudo -n /usr/sbin/sshd -i -f {config}/sshd_config -o AuthorizedKeysFile={config}/amina"
     ssh = ["ssh", *OPTIONS.replace("-o IdentityAgent=none -o IdentitiesOnly=yes", "").split(), "-o", "BatchMode=yes"]
-    ssh += ["-o", f"ProxyCommand={' '.join([*connection.ssh, connection.name, sshd])}"]
+    ssh += ["-o", f"ProxyCommand={' '.join(connection.master.riding(connection.name, sshd))}"]
 
     def let_in(*arguments: str, agent: str = "none") -> bool:
         argv = [*ssh, "-o", f"IdentityAgent={agent}", *arguments, "amina@server", "echo inside"]

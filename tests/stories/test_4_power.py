@@ -33,7 +33,7 @@ class Writer:
         command = WRITER.format(round=round, writer=writer)
         self.acknowledged: list[int] = []
         self.process = subprocess.Popen(
-            [*connection.ssh, "-T", connection.name, f"exec sudo -n sh -c {quoted(command)}"],
+            connection.master.riding("-T", connection.name, f"exec sudo -n sh -c {quoted(command)}"),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from kit.shell import RootShell, ShellGone
+from pyinfra_openssh.shell import Shell, ShellGone
 
 
 @pytest.fixture
-def shell() -> Iterator[RootShell]:
+def shell() -> Iterator[Shell]:
     """A shell as the server's would be, without the server."""
-    here = RootShell(["sh"], "here")
+    here = Shell(["sh"], "here")
     yield here
     here.close()
 
@@ -33,41 +32,41 @@ def shell() -> Iterator[RootShell]:
         ("kill -TERM $(exec sh -c 'echo $PPID')", 143, b"", b"Terminated\n"),
     ],
 )
-def test_a_command_says_what_it_says(shell: RootShell, command: str, rc: int, stdout: bytes, stderr: bytes) -> None:
+def test_a_command_says_what_it_says(shell: Shell, command: str, rc: int, stdout: bytes, stderr: bytes) -> None:
     """Exit code and both streams, byte by byte."""
     done = shell.run(command)
     assert (done.rc, done.stdout, done.stderr) == (rc, stdout, stderr)
 
 
-def test_nothing_of_a_command_stays(shell: RootShell) -> None:
+def test_nothing_of_a_command_stays(shell: Shell) -> None:
     """Directory, variables and a syntax error end with the command that brought them."""
     before = shell.run("pwd").stdout
     assert shell.run("cd /; x=1; echo 'unterminated").rc != 0
     assert shell.run("cd /; x=1").rc == 0
-    assert shell.run("echo \"[$x]\"; pwd").stdout == b"[]\n" + before
+    assert shell.run('echo "[$x]"; pwd').stdout == b"[]\n" + before
 
 
-def test_standard_input_arrives_whole(shell: RootShell) -> None:
+def test_standard_input_arrives_whole(shell: Shell) -> None:
     """Any bytes, and more of them than a pipe holds."""
     data = os.urandom(300_000)
     assert shell.run("cat", stdin=data).stdout == data
 
 
-def test_a_pipe_that_ssh_made_non_blocking(shell: RootShell) -> None:
+def test_a_pipe_that_ssh_made_non_blocking(shell: Shell) -> None:
     """ssh hands its standard input to the master, which sets O_NONBLOCK on it, for us as well."""
     os.set_blocking(shell._process.stdin.fileno(), False)  # type: ignore[union-attr]  # noqa: SLF001 - what ssh does behind our back
     data = os.urandom(3_000_000)
     assert shell.run("sleep 0.3; cat", stdin=data).stdout == data
 
 
-def test_much_output_on_both_streams(shell: RootShell) -> None:
+def test_much_output_on_both_streams(shell: Shell) -> None:
     """Neither stream waits for the other to be read."""
     done = shell.run("head -c 2000000 /dev/zero; head -c 2000000 /dev/zero >&2; exit 7")
     assert (done.rc, len(done.stdout), len(done.stderr)) == (7, 2_000_000, 2_000_000)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", os.urandom(100_000)], ids=["empty", "one byte", "100 kB"])
-def test_an_upload_is_nobody_elses_from_the_first_byte(shell: RootShell, tmp_path: Path, data: bytes) -> None:
+def test_an_upload_is_nobody_elses_from_the_first_byte(shell: Shell, tmp_path: Path, data: bytes) -> None:
     """An old file with wide rights does not lend them to the new one."""
     target = tmp_path / "odd name'$(x)"
     target.touch(0o666)
@@ -76,13 +75,13 @@ def test_an_upload_is_nobody_elses_from_the_first_byte(shell: RootShell, tmp_pat
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
-def test_an_upload_that_fails_says_why(shell: RootShell, tmp_path: Path) -> None:
+def test_an_upload_that_fails_says_why(shell: Shell, tmp_path: Path) -> None:
     """The path and the server's own words."""
     with pytest.raises(OSError, match="here: .*no/file"):
         shell.put(io.BytesIO(b"x"), str(tmp_path / "no" / "file"))
 
 
-def test_an_upload_fills_no_memory(shell: RootShell, tmp_path: Path) -> None:
+def test_an_upload_fills_no_memory(shell: Shell, tmp_path: Path) -> None:
     """20 MB arrive whole, and the shell that took them never held them."""
     target, source = tmp_path / "image", tmp_path / "source"
     with source.open("wb") as file:
@@ -92,6 +91,22 @@ def test_an_upload_fills_no_memory(shell: RootShell, tmp_path: Path) -> None:
         shell.put(file, str(target))
     assert filecmp.cmp(source, target, shallow=False)
     assert int(shell.run("awk '/VmHWM/ { print $2 }' /proc/$$/status").stdout) < 10_000
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 5_000_000])
+def test_a_download_is_what_lies_there(shell: Shell, tmp_path: Path, size: int) -> None:
+    """Whatever its size and name."""
+    source, target = tmp_path / "odd name'$(x)\n", io.BytesIO()
+    source.write_bytes(os.urandom(size))
+    shell.get(str(source), target)
+    assert target.getvalue() == source.read_bytes()
+
+
+def test_a_download_that_fails_says_why(shell: Shell, tmp_path: Path) -> None:
+    """The path and the server's own words; the shell goes on."""
+    with pytest.raises(OSError, match="here: .*/missing"):
+        shell.get(str(tmp_path / "missing"), io.BytesIO())
+    assert shell.run("echo on").stdout == b"on\n"
 
 
 def test_half_an_upload_leaves_nothing(tmp_path: Path) -> None:
@@ -104,7 +119,7 @@ def test_half_an_upload_leaves_nothing(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return super().read(size)
 
-    shell = RootShell(["sh"], "here")
+    shell = Shell(["sh"], "here")
     target = tmp_path / "image"
     target.write_text("old")
     with pytest.raises(KeyboardInterrupt):
@@ -113,11 +128,11 @@ def test_half_an_upload_leaves_nothing(tmp_path: Path) -> None:
     assert (target.read_text(), [path.name for path in tmp_path.iterdir()]) == ("old", ["image"])
 
 
-def test_what_did_not_arrive_whole_takes_no_place(shell: RootShell, tmp_path: Path) -> None:
+def test_what_did_not_arrive_whole_takes_no_place(shell: Shell, tmp_path: Path) -> None:
     """The disk is full (here: no file may grow): the old file stays, and nothing lies beside it."""
     target = tmp_path / "image"
     target.write_text("old")
-    limited = RootShell(["sh", "-c", "ulimit -f 1000; trap '' XFSZ; exec sh"], "here")
+    limited = Shell(["sh", "-c", "ulimit -f 1000; trap '' XFSZ; exec sh"], "here")
     with pytest.raises(OSError, match="what arrived is not what was sent"):
         limited.put(io.BytesIO(os.urandom(4_000_000)), str(target))
     assert limited.run("echo on").stdout == b"on\n"
@@ -125,7 +140,7 @@ def test_what_did_not_arrive_whole_takes_no_place(shell: RootShell, tmp_path: Pa
     assert (target.read_text(), [path.name for path in tmp_path.iterdir()]) == ("old", ["image"])
 
 
-def test_a_lost_connection_is_told_from_a_failed_command(shell: RootShell) -> None:
+def test_a_lost_connection_is_told_from_a_failed_command(shell: Shell) -> None:
     """It names the host and the command during which it was lost, and every later command says so too."""
     with pytest.raises(ShellGone, match="here: the connection ended during: kill"):
         shell.run("kill -KILL $$; sleep 1")
@@ -133,7 +148,7 @@ def test_a_lost_connection_is_told_from_a_failed_command(shell: RootShell) -> No
         shell.run("true")
 
 
-def test_a_command_without_end_is_given_up(shell: RootShell) -> None:
+def test_a_command_without_end_is_given_up(shell: Shell) -> None:
     """The time-out names the host and the command."""
     with pytest.raises(TimeoutError, match="here: no end after 0.3 s: sleep 30"):
         shell.run("sleep 30", timeout=0.3)

@@ -1,4 +1,4 @@
-"""One root shell on a server, kept open: a command costs one round trip, no log-in, no session, no sudo."""
+"""One shell on a server, kept open: a command costs one round trip, no log-in, no session, no sudo."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 # A file travels in pieces of this size: the server's shell holds no more than one of them, a few times over.
 PIECE = 3 << 18  # bytes; divisible by three, so that base64 pads none but the last
+
+TAIL = 64  # bytes; the mark at the end of a stream is shorter
 
 
 class ShellGone(ConnectionError):
@@ -33,7 +35,7 @@ class Result:
     stderr: bytes
 
 
-class RootShell:
+class Shell:
     """A POSIX shell at the other end of `argv`, fed over its standard input.
 
     Each command runs in a subshell, so that `exit`, `cd` and a syntax error end with it. A nonce on both streams marks its end;
@@ -44,9 +46,7 @@ class RootShell:
         """Start `argv`; `label` names the host in errors."""
         self.argv, self.label = list(argv), label
         self._lock = threading.Lock()
-        self._process = subprocess.Popen(
-            self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-        )
+        self._process = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
 
     def run(self, command: str, stdin: bytes | None = None, timeout: float | None = None) -> Result:
         """Run `command` and wait for its end, at most `timeout` seconds.
@@ -74,12 +74,28 @@ class RootShell:
         yield f"trap 'rm -f \"$put\"' EXIT; put=$(umask 077; mktemp -- {beside})\n".encode()
         while piece := source.read(PIECE):
             digest.update(piece)
-            yield b"test -z \"$put\" || printf %s '" + base64.b64encode(piece) + b"' | base64 -d >>\"$put\"\n"
+            yield b'test -z "$put" || printf %s \'' + base64.b64encode(piece) + b'\' | base64 -d >>"$put"\n'
         yield (
             f'( test -n "$put" || exit 1\n test "$(sha256sum <"$put")" = "{digest.hexdigest()}  -" || '
             f'{{ echo "what arrived is not what was sent" >&2; exit 1; }}\n chmod {mode} "$put" && mv -fT -- "$put" {shlex.quote(path)} ) '
             '|| { rm -f "$put"; false; }; eval "trap - EXIT; unset put; (exit $?)"\n'
         ).encode()
+
+    def get(self, path: str, target: BinaryIO) -> None:
+        """Write what lies at `path` into `target` as it comes. Raises OSError with what the server said, or when the checksum differs."""
+        digest = hashlib.sha256()
+
+        def take(chunk: bytes) -> None:
+            digest.update(chunk)
+            target.write(chunk)
+
+        quoted = shlex.quote(path)
+        done = self._exchange([f"( sha256sum <{quoted} >&2 && cat <{quoted} ) </dev/null\n".encode()], f"download of {path}", None, take)
+        said = done.stderr.decode(errors="replace").strip()
+        if done.rc:
+            raise OSError(f"{self.label}: {path}: {said}")
+        if said != f"{digest.hexdigest()}  -":
+            raise OSError(f"{self.label}: {path}: what arrived is not what lies there; does something write to it?")
 
     def close(self) -> None:
         """End the shell; what it started in the background goes on."""
@@ -93,14 +109,19 @@ class RootShell:
         for stream in (self._process.stdout, self._process.stderr):
             stream.close()  # type: ignore[union-attr]
 
-    def _exchange(self, commands: Iterable[bytes], what: str, timeout: float | None) -> Result:
-        """Feed `commands` to the shell; the exit code is that of the last one. `what` names them in errors."""
+    def _exchange(self, commands: Iterable[bytes], what: str, timeout: float | None, take: Callable[[bytes], None] | None = None) -> Result:
+        """Feed `commands` to the shell; the exit code is that of the last one. `what` names them in errors.
+
+        `take` gets the output as it comes, instead of the result.
+        """
         nonce = secrets.token_hex(12)
         end = f"{{ printf '\\n{nonce} %d\\n' $?; printf '\\n{nonce}\\n' >&2; }}\n"
         with self._lock:
-            return self._feed(itertools.chain(commands, [end.encode()]), nonce.encode(), what, timeout)
+            return self._feed(itertools.chain(commands, [end.encode()]), nonce.encode(), what, timeout, take)
 
-    def _feed(self, script: Iterator[bytes], nonce: bytes, command: str, timeout: float | None) -> Result:
+    def _feed(
+        self, script: Iterator[bytes], nonce: bytes, command: str, timeout: float | None, take: Callable[[bytes], None] | None
+    ) -> Result:
         """Write and read at once: neither side waits for the other, and ssh may have made our pipes non-blocking."""
         into, out, err = (stream.fileno() for stream in (self._process.stdin, self._process.stdout, self._process.stderr))  # type: ignore[union-attr]
         seen = {out: bytearray(), err: bytearray()}
@@ -119,11 +140,17 @@ class RootShell:
                 if not chunk:
                     raise self._gone(bytes(seen[err]), command)
                 seen[stream] += chunk
-                if seen[stream].endswith(b"\n") and wanted[stream] in seen[stream][-64:]:
+                if seen[stream].endswith(b"\n") and wanted[stream] in seen[stream][-TAIL:]:
                     unread.discard(stream)
+                elif take and stream == out and len(seen[out]) > TAIL:
+                    take(bytes(seen[out][:-TAIL]))
+                    del seen[out][:-TAIL]
             if writable:
                 unsent = unsent[self._write(unsent[:65536], command) :] or memoryview(next(script, b""))
         stdout, _, code = bytes(seen[out]).rpartition(wanted[out])
+        if take:
+            take(stdout)
+            stdout = b""
         return Result(int(code), stdout, bytes(seen[err]).rpartition(wanted[err])[0])
 
     def _write(self, data: bytes | memoryview, command: str) -> int:

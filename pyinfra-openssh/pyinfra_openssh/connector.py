@@ -1,0 +1,197 @@
+"""The pyinfra connector `@openssh/HOST`: pyinfra's commands in long-lived shells over one OpenSSH connection."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from io import IOBase
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.output import echo
+from pyinfra.api.util import get_file_io
+from pyinfra.connectors.base import BaseConnector, ConnectorData, DataMeta
+from pyinfra.connectors.util import CommandOutput, OutputLine, extract_control_arguments, make_unix_command_for_host
+from pyinfra_openssh.foresight import Foresight, Together
+from pyinfra_openssh.master import Master
+from pyinfra_openssh.shell import Result, Shell, ShellGone
+
+# What makes a shell of another account an answer to something else than was asked: pyinfra's own command line is used then.
+OTHERWISE = ("_sudo_password", "_use_sudo_login", "_preserve_sudo_env", "_su_user", "_doas", "_dzdo")
+
+
+class OpenSSHData(ConnectorData, total=False):
+    """What an inventory may say of a host; all of it optional."""
+
+    openssh_options: list[str]
+    openssh_config_file: str
+    openssh_persist: int
+    openssh_foresight: bool
+
+
+class OpenSSHConnector(BaseConnector):
+    """Executes on whatever `ssh HOST` gets to."""
+
+    handles_execution = True
+    data_cls = OpenSSHData
+    data_meta: ClassVar = {
+        "openssh_options": DataMeta("Further options of ssh, such as Port=2222.", default=[]),
+        "openssh_config_file": DataMeta("Another file than ~/.ssh/config."),
+        "openssh_persist": DataMeta("Seconds that the connection stays after its last use.", default=3600),
+        "openssh_foresight": DataMeta("Whether the facts of the last run are asked ahead.", default=True),
+    }
+
+    @staticmethod
+    def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        """`@openssh/HOST` is a host of ssh_config, or an address."""
+        yield f"@openssh/{name}", {}, []
+
+    # ---- what a connector for servers of one kind may say otherwise
+
+    # How many questions are asked at once, where that is cheaper than each by itself; None: foresight.in_parallel.
+    together: Together | None = None
+
+    def open(self) -> tuple[Shell, Path]:
+        """Log in, unless the connection is open: a shell, and a directory for what is to be remembered of this host.
+
+        Raises ConnectionError with what ssh said.
+        """
+        name = self.host.name.removeprefix("@openssh/")
+        options = ["-o", f"ControlPersist={self.data['openssh_persist']}", "-o", "LogLevel=ERROR"]
+        if config := self.data["openssh_config_file"]:
+            options += ["-F", str(Path(config).expanduser())]
+        options += [word for option in self.data["openssh_options"] for word in ("-o", option)]
+        directory = private(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyinfra-openssh")
+        # A socket's path ends at 107 characters, and ssh adds 17 while it opens it.
+        digest = hashlib.sha256(repr((name, options)).encode()).hexdigest()[:16]
+        self.master = Master(name, directory / digest, options)
+        if not self.master.alive() and (refused := self.master.open()):
+            raise ConnectionError(f"{name}: {refused}")
+        shell = self.master.shell()
+        shell.run("true", timeout=60)
+        return shell, private(directory / f"{digest}.asked")
+
+    def account(self, arguments: dict[str, Any]) -> str | None:
+        """Whose shell the command is for; None for the account logged in. Takes out of `arguments` what the shell makes needless."""
+        if not arguments.get("_sudo") or any(arguments.get(each) for each in OTHERWISE):
+            return None
+        user = arguments.get("_sudo_user") or "root"
+        if user not in self.shells:
+            shell = self.master.shell(f"exec sudo -H -n -u {shlex.quote(user)} sh")
+            try:
+                shell.run("true", timeout=60)
+            except (ShellGone, TimeoutError):
+                return None  # sudo refuses or asks: pyinfra's own command line will say how
+            self.shells[user] = shell
+        arguments.update(_sudo=False, _sudo_user=None)
+        return user
+
+    # ---- what pyinfra calls
+
+    def connect(self) -> None:
+        """Log in, and start a shell."""
+        try:
+            shell, directory = self.open()
+        except (ConnectionError, TimeoutError) as refused:
+            raise ConnectError(str(refused)) from refused
+        self.shells: dict[str | None, Shell] = {None: shell}
+        self.foresight = Foresight(directory / asked_file(), self.together)
+        self.asking = 0
+        self._watch_facts()
+
+    def disconnect(self) -> None:
+        """End the shells; the connection stays for the next run."""
+        self.foresight.keep()
+        for shell in self.shells.values():
+            shell.close()
+
+    def run_shell_command(
+        self, command: StringCommand, print_output: bool = False, print_input: bool = False, **arguments: Any
+    ) -> tuple[bool, CommandOutput]:
+        """Run `command`. A command that fails raises nothing: the bool says it. Raises ShellGone (an OSError), TimeoutError."""
+        control = extract_control_arguments(arguments)  # type: ignore[arg-type]
+        account = self.account(arguments)
+        if not any(arguments.get(each) for each in ("_sudo", *OTHERWISE)) and arguments.get("_shell_executable", "sh") == "sh":
+            arguments["_shell_executable"] = None  # a shell is what runs it
+        unix = make_unix_command_for_host(self.state, self.host, command, **arguments)
+        if print_input:
+            echo(f"{self.host.print_prefix}>>> {unix}", err=True)
+        stdin = control.get("_stdin")
+        if stdin is not None and not isinstance(stdin, str):
+            stdin = "\n".join(stdin)
+        done = self._done(account, unix.get_raw_value(), None if stdin is None else (stdin + "\n").encode(), control.get("_timeout"))
+        lines = [OutputLine("stdout", line) for line in done.stdout.decode(errors="replace").splitlines()]
+        lines += [OutputLine("stderr", line) for line in done.stderr.decode(errors="replace").splitlines()]
+        if print_output:
+            for line in lines:
+                echo(f"{self.host.print_prefix}{line.line}", err=True)
+        return done.rc in (control.get("_success_exit_codes") or [0]), CommandOutput(lines)
+
+    def put_file(
+        self,
+        filename_or_io: str | IOBase,
+        remote_filename: str,
+        remote_temp_filename: str | None = None,
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Upload: whole or not at all, 0600 from the first byte. Raises OSError with what the server said."""
+        self.foresight.forget()
+        with get_file_io(filename_or_io) as source:
+            self.shells[self.account(arguments)].put(source, remote_filename)
+        return True
+
+    def get_file(
+        self,
+        remote_filename: str,
+        filename_or_io: str | IOBase,
+        remote_temp_filename: str | None = None,
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Download without a copy on the server. Raises OSError with what the server said."""
+        with get_file_io(filename_or_io, "wb") as target:
+            self.shells[self.account(arguments)].get(remote_filename, target)
+        return True
+
+    # ---- within
+
+    def _watch_facts(self) -> None:
+        """Know what is a fact: it changes nothing, so it may be asked early, and what was known before it is known after it."""
+        get_fact = self.host.get_fact
+
+        def watched(*words: Any, **named: Any) -> Any:
+            self.asking += 1
+            try:
+                return get_fact(*words, **named)
+            finally:
+                self.asking -= 1
+
+        self.host.get_fact = watched  # type: ignore[method-assign]
+
+    def _done(self, account: str | None, command: str, stdin: bytes | None, timeout: float | None) -> Result:
+        """What `command` says; a question may have its answer already, anything else may change what was known."""
+        shell = self.shells[account]
+        if self.asking and stdin is None and self.data.get("openssh_foresight", True):
+            return self.foresight.answer(account, command, shell) or shell.run(command, timeout=timeout)
+        self.foresight.forget()
+        return shell.run(command, stdin=stdin, timeout=timeout)
+
+
+def private(directory: Path) -> Path:
+    """A directory that only its owner can enter, created when missing."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+def asked_file() -> str:
+    """A file's name for what is asked by one thing that pyinfra can be told to do: a role alone asks less than the whole."""
+    told = "_".join(word.replace("/", ".") for word in sys.argv[1:] if not word.startswith("-"))
+    return f"{told[:150]}.asked.json"

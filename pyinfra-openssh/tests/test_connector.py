@@ -1,0 +1,111 @@
+"""The contract: what operations do and say through this connector is what they do and say through pyinfra's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Stands for ssh where no server is: the same words, a shell of this machine at the other end. `log` counts what was started.
+SSH = """#!/bin/sh
+echo "$*" >> {log}
+while [ $# -gt 0 ]; do case $1 in
+  -S) socket=$2; shift 2 ;;
+  -O) word=$2; shift 2; [ -e "$socket" ] || exit 255; [ $word != exit ] || rm "$socket"; exit 0 ;;
+  -N) master=1; shift ;;
+  -o | -F | -l | -p) shift 2 ;;
+  -*) shift ;;
+  *) host=$1; shift; break ;;
+esac; done
+[ "$host" != nowhere ] || {{ echo "ssh: Could not resolve hostname nowhere" >&2; exit 255; }}
+if [ -n "$master" ]; then : > "$socket"; exit 0; fi
+[ -e "$socket" ] || {{ echo "no connection" >&2; exit 255; }}
+cd {home} && exec sh -c "$*"
+"""
+
+DEPLOY = """
+from pyinfra import host
+from pyinfra.facts.files import Directory, File, Sha256File
+from pyinfra.operations import files, server
+
+ROOT = {root!r}
+for number in range(15):
+    files.directory(name=f"directory {{number}}", path=f"{{ROOT}}/d{{number}}", mode="750")
+    files.put(name=f"file {{number}}", src=f"{{ROOT}}.source", dest=f"{{ROOT}}/d{{number}}/it's a file", mode="640")
+    files.line(name=f"line {{number}}", path=f"{{ROOT}}/d{{number}}/lines", line=f"key{{number}} = 'a b'", ensure_newline=True)
+    server.shell(name=f"shell {{number}}", commands=[f"test -e {{ROOT}}/ran{{number}} || echo $(id -un) > {{ROOT}}/ran{{number}}"],
+                 _env={{"NUMBER": str(number)}}, _chdir=ROOT)
+files.link(name="link", path=f"{{ROOT}}/link", target="d0")
+files.template(name="template", src=f"{{ROOT}}.j2", dest=f"{{ROOT}}/template", mode="600", value="ä 'quoted'")
+files.get(name="get", src=f"{{ROOT}}/template", dest=f"{{ROOT}}.got")
+files.file(name="absent", path=f"{{ROOT}}/ran3", present=False)
+server.shell(name="input", commands=[f"cat > {{ROOT}}/input"], _stdin=["one", "two"])
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with a stand-in for ssh and something to deploy."""
+    (tmp_path / "bin").mkdir()
+    ssh = tmp_path / "bin/ssh"
+    ssh.write_text(SSH.format(log=tmp_path / "ssh.log", home=tmp_path))
+    ssh.chmod(0o755)
+    (tmp_path / "t.source").write_bytes(os.urandom(3000))
+    (tmp_path / "t.j2").write_text("value: {{ value }}\n")
+    return tmp_path
+
+
+def pyinfra(place: Path, host: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run pyinfra with `place` as its world."""
+    env = os.environ | {"PATH": f"{place}/bin:{os.environ['PATH']}", "XDG_CACHE_HOME": str(place / "cache"), "PYINFRA_PROGRESS": "off"}
+    argv = [sys.executable, "-m", "pyinfra", host, *words]
+    return subprocess.run(argv, cwd=place, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def tree(root: Path) -> dict[str, tuple[int, bytes]]:
+    """Everything below `root`: rights and contents."""
+    found = sorted(root.rglob("*"))
+    return {str(path.relative_to(root)): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"") for path in found}
+
+
+def deployed(place: Path, host: str) -> tuple[dict[str, tuple[int, bytes]], list[str], list[str]]:
+    """What lies there after a deploy to `host`, and which operations the first and the second plan would have changed."""
+    root = place / "t"
+    root.mkdir()
+    (place / "deploy.py").write_text(DEPLOY.format(root=str(root)))
+    plans = []
+    for _ in range(2):
+        said = pyinfra(place, host, "deploy.py", "--dry", "--json")
+        assert said.returncode == 0, said.stdout + said.stderr
+        plans.append([step["name"] for step in json.loads(said.stdout)["plan"] if step["hosts_with_change"]])
+        carried_out = pyinfra(place, host, "deploy.py", "--yes")
+        assert carried_out.returncode == 0, carried_out.stdout + carried_out.stderr
+    left = tree(root)
+    subprocess.run(["rm", "-r", root, place / "t.got"], check=True)
+    return left, plans[0], plans[1]
+
+
+def test_65_operations_do_what_they_do_without_this_connector(place: Path) -> None:
+    """Byte by byte and right by right the same, the same plans, before and after; and all of it in one log-in."""
+    assert deployed(place, "@openssh/server") == deployed(place, "@local")
+    started = (place / "ssh.log").read_text().splitlines()
+    assert len([line for line in started if " -N " in f" {line} "]) == 1, "more than one log-in"
+    assert len([line for line in started if "exec sh" in line]) == 4, "more than one shell for each of the four runs"
+
+
+def test_a_host_that_is_not_there_is_named(place: Path) -> None:
+    """With ssh's own last word."""
+    said = pyinfra(place, "@openssh/nowhere", "exec", "--", "true")
+    assert said.returncode != 0 and "Could not resolve hostname nowhere" in said.stdout + said.stderr
+
+
+def test_a_command_that_fails_fails_the_run(place: Path) -> None:
+    """And one that is lost with its connection says so, with host and command; the next run works."""
+    assert pyinfra(place, "@openssh/server", "exec", "--", "exit 3").returncode != 0
+    lost = pyinfra(place, "@openssh/server", "exec", "--", "kill -KILL $$")
+    assert lost.returncode != 0 and "server: the connection ended during: kill -KILL $$" in lost.stdout + lost.stderr
+    assert "fine" in (said := pyinfra(place, "@openssh/server", "exec", "--", "echo fine")).stdout + said.stderr
