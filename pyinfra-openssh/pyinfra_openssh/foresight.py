@@ -41,7 +41,7 @@ class Foresight:
         self.file, self.together = file, together or in_parallel
         self.asked: dict[tuple[str | None, str], None] = {}
         self.answers: dict[tuple[str | None, str], Result] = {}
-        self.expected: list[tuple[str | None, str]] = [(account, question) for account, question in self._read()]
+        self.expected = self._read()
         self.places = {question: place for place, question in enumerate(self.expected)}
         self.reach = len(self.expected)
 
@@ -71,7 +71,10 @@ class Foresight:
             staged.replace(self.file)
 
     def _read(self) -> list[tuple[str | None, str]]:
-        return json.loads(self.file.read_text()) if self.file.exists() else []
+        try:
+            return [(account, question) for account, question in json.loads(self.file.read_text())]
+        except (FileNotFoundError, ValueError):  # there is none yet, or another version wrote it
+            return []
 
 
 def in_parallel(shell: Shell, questions: Sequence[str]) -> dict[str, Result]:

@@ -89,3 +89,13 @@ def test_what_one_account_sees_is_no_answer_for_another(shell: Shell, tmp_path: 
     run.forget()
     assert run.answer(None, "echo $WHO", shell) is None, "after a change the reach is one: nothing was asked ahead"
     other.close()
+
+
+@pytest.mark.parametrize("text", ["", "[", '["a question of an earlier version"]', "{}"])
+def test_a_list_that_cannot_be_read_is_none(shell: Shell, tmp_path: Path, text: str) -> None:
+    """The run asks one by one, and writes a new one."""
+    (tmp_path / "asked.json").write_text(text)
+    run = Foresight(tmp_path / "asked.json")
+    assert run.answer(None, "true", shell) is None
+    run.keep()
+    assert Foresight(tmp_path / "asked.json").expected == [(None, "true")]
