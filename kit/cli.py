@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -123,24 +123,35 @@ def test(part: str | None) -> None:
 @cli.command()
 @click.argument("name")
 def plan(name: str) -> None:
-    """Show what a deploy of NAME would change; changes nothing."""
+    """Show what a deploy of NAME would change; changes nothing.
+
+    Exit code 0: nothing; 2: something; 1: it could not be found out.
+    """
     clinic_named(name)
     changes = deployment.planned_changes(name)
     click.echo("\n".join(changes) or "Nothing to change: the server is as described.")
+    sys.exit(2 if changes else 0)
 
 
 @cli.command()
 @click.argument("name")
-def deploy(name: str) -> None:
-    """Make the server what clinics/NAME.yaml describes."""
-    deployed(name)
+@click.option("--yes", is_flag=True, help="do not ask before the first change")
+def deploy(name: str, yes: bool) -> None:
+    """Make the server what clinics/NAME.yaml describes: show what would change, ask, change it."""
+    deployed(name, (lambda _: True) if yes else agreed)
 
 
-def deployed(name: str) -> bool:
+def agreed(changes: list[str]) -> bool:
+    """Whether a person says yes to these changes; to a first deploy, whatever it will do."""
+    click.echo("\n".join(changes) or "This server was never deployed to its end: everything is still to do.")
+    return click.confirm("Go on?", default=False)
+
+
+def deployed(name: str, agree: Callable[[list[str]], bool] = lambda _: True) -> bool:
     """Deploy clinic `name` whole; whether anything was changed. Ends the program when pyinfra could not."""
     connection = Connection(name, clinic_named(name))
     with step(f"deploy {name}"):
-        return deployment.deploy(name, connection)
+        return deployment.deploy(name, connection, agree)
 
 
 @cli.command()

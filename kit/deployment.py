@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,18 @@ def plan(name: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def deploy(name: str, connection: Connection) -> bool:
+def deploy(name: str, connection: Connection, agree: Callable[[list[str]], bool] = lambda _: True) -> bool:
     """Make the server what its clinic file describes; whether anything was changed.
+
+    `agree` is shown the names of the operations that would change something, and may refuse; of a server that was never deployed
+    nobody can say which they are, and it is shown none.
 
     Raises LoginError when nobody is let in, DeployError when an operation failed: what was done so far stays, a repeat goes on there.
     """
     connection.login()
     shell = connection.shell()
-    deployed_before = shell.run("test -e /etc/cabinet/revision").rc == 0
-    if deployed_before and not planned_changes(name):
+    changes = planned_changes(name) if shell.run("test -e /etc/cabinet/revision").rc == 0 else None
+    if changes == [] or not agree(changes or []):
         shell.close()
         return False
     done = pyinfra(name, "deploy.py", "--yes")
