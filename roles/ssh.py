@@ -1,6 +1,6 @@
 """ssh: the people of the clinic file get in with a key and a code, and nobody else gets in at all.
 
-Claims: SSH-01 to SSH-17.  Changes from Debian defaults: sshd_config, PAM's sshd and sudoers are whole files of ours without
+Claims: SSH-01 to SSH-18.  Changes from Debian defaults: sshd_config, PAM's sshd and sudoers are whole files of ours without
 includes; keys lie in /etc/ssh/authorized_keys, seeds in /etc/cabinet/totp; no passwords; the first account loses its rights.
 """
 
@@ -109,4 +109,6 @@ def file_bytes(src: str) -> bytes:
 def nobody_else() -> None:
     """Sessions end, and whoever is not in the clinic file is shut out; this role's own connection was renewed by now."""
     kit.config_file(name="SSH-11 a shell left alone ends", dest="/etc/profile.d/cabinet-idle.sh", src="ssh/idle.sh")
-    kit.script(name="SSH-09 nobody else may log in", unless=f"{ACCOUNTS} strangers --check", run=f"{ACCOUNTS} strangers")
+    kit.script(
+        name="SSH-09 SSH-18 nobody else may log in, or is at work", unless=f"{ACCOUNTS} strangers --check", run=f"{ACCOUNTS} strangers"
+    )

@@ -341,3 +341,23 @@ def test_a_fido_key_is_two_factors_only_with_its_owner(host: Host, connection: C
         assert let_in(agent=verified), "control: a FIDO key with PIN or finger does not open"
         assert not let_in(agent=touched), "a touch alone opens"
     assert not let_in("-i", str(key_of("amina"))), "a plain key alone opens where the exception is for FIDO keys"
+
+
+def leaver_at_work(host: Host) -> None:
+    host.check_output(
+        "useradd --no-create-home leaver; systemd-run --quiet --uid=leaver sleep 3600;"
+        " systemd-run --quiet --slice=user-$(id -u leaver).slice sleep 3600"
+    )
+
+
+@claim("SSH-18", broken_by=leaver_at_work, symptom="leaver")
+def test_nobody_else_is_at_work(host: Host, clinic: Clinic) -> None:
+    """Each process of a person, and each session with what sudo began in it, is one of somebody who may log in; control: ours is seen."""
+    session = "s|.*/user-\\([0-9]*\\)\\.slice/.*|\\1|p"
+    at_work = host.check_output(
+        f"for process in /proc/[0-9]*; do stat -c %u $process; sed -n '{session}' $process/cgroup; done 2>/dev/null |"
+        " sort -un | awk '$1 >= 1000 && $1 < 60000' | xargs -r id -nu"
+    ).split()
+    may = {person.name for person in clinic.people if person.login}
+    assert clinic.technician in at_work, "control: not even this session is seen"
+    assert [name for name in at_work if name not in may] == [], f"at work: {at_work}"
