@@ -47,6 +47,24 @@ server.shell(name="input", commands=[f"cat > {{ROOT}}/input"], _stdin=["one", "t
 """
 
 
+SUDO = """#!/bin/sh
+user=root
+while [ $# -gt 0 ]; do case $1 in -u) user=$2; shift 2 ;; -*) shift ;; *) break ;; esac; done
+[ $user != stranger ] || { echo "sudo: a password is required" >&2; exit 1; }
+echo "sudo $user" >> {log}
+BECAME=$user exec "$@"
+"""
+
+AS_OTHERS = """
+from pyinfra.operations import server
+
+for number in range(3):
+    server.shell(name="myself", commands=["echo ${{BECAME:-myself}} >> {root}"])
+    server.shell(name="root", commands=["echo $BECAME >> {root}"], _sudo=True)
+    server.shell(name="eve", commands=["echo $BECAME >> {root}"], _sudo=True, _sudo_user="eve")
+"""
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A directory with a stand-in for ssh and something to deploy."""
@@ -54,6 +72,9 @@ def place(tmp_path: Path) -> Path:
     ssh = tmp_path / "bin/ssh"
     ssh.write_text(SSH.format(log=tmp_path / "ssh.log", home=tmp_path))
     ssh.chmod(0o755)
+    sudo = tmp_path / "bin/sudo"
+    sudo.write_text(SUDO.replace("{log}", str(tmp_path / "ssh.log")))
+    sudo.chmod(0o755)
     (tmp_path / "t.source").write_bytes(os.urandom(3000))
     (tmp_path / "t.j2").write_text("value: {{ value }}\n")
     return tmp_path
@@ -72,21 +93,24 @@ def tree(root: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path.relative_to(root)): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"") for path in found}
 
 
-def deployed(place: Path, host: str) -> tuple[dict[str, tuple[int, bytes]], list[str], list[str]]:
-    """What lies there after a deploy to `host`, and which operations the first and the second plan would have changed."""
+def plan(place: Path, host: str) -> list[str]:
+    """The operations that would change something."""
+    said = pyinfra(place, host, "deploy.py", "--dry", "--json")
+    assert said.returncode == 0, said.stdout + said.stderr
+    return [step["name"] for step in json.loads(said.stdout)["plan"] if step["hosts_with_change"]]
+
+
+def deployed(place: Path, host: str) -> tuple[list[str], dict[str, tuple[int, bytes]], list[str]]:
+    """The plan for `host`, what lies there after a deploy, and the plan then."""
     root = place / "t"
     root.mkdir()
     (place / "deploy.py").write_text(DEPLOY.format(root=str(root)))
-    plans = []
-    for _ in range(2):
-        said = pyinfra(place, host, "deploy.py", "--dry", "--json")
-        assert said.returncode == 0, said.stdout + said.stderr
-        plans.append([step["name"] for step in json.loads(said.stdout)["plan"] if step["hosts_with_change"]])
-        carried_out = pyinfra(place, host, "deploy.py", "--yes")
-        assert carried_out.returncode == 0, carried_out.stdout + carried_out.stderr
-    left = tree(root)
+    before = plan(place, host)
+    carried_out = pyinfra(place, host, "deploy.py", "--yes")
+    assert carried_out.returncode == 0, carried_out.stdout + carried_out.stderr
+    result = before, tree(root), plan(place, host)
     subprocess.run(["rm", "-r", root, place / "t.got"], check=True)
-    return left, plans[0], plans[1]
+    return result
 
 
 def test_65_operations_do_what_they_do_without_this_connector(place: Path) -> None:
@@ -94,7 +118,7 @@ def test_65_operations_do_what_they_do_without_this_connector(place: Path) -> No
     assert deployed(place, "@openssh/server") == deployed(place, "@local")
     started = (place / "ssh.log").read_text().splitlines()
     assert len([line for line in started if " -N " in f" {line} "]) == 1, "more than one log-in"
-    assert len([line for line in started if "exec sh" in line]) == 4, "more than one shell for each of the four runs"
+    assert len([line for line in started if "exec sh" in line]) == 3, "more than one shell for each of the three runs"
 
 
 def test_a_host_that_is_not_there_is_named(place: Path) -> None:
@@ -109,3 +133,14 @@ def test_a_command_that_fails_fails_the_run(place: Path) -> None:
     lost = pyinfra(place, "@openssh/server", "exec", "--", "kill -KILL $$")
     assert lost.returncode != 0 and "server: the connection ended during: kill -KILL $$" in lost.stdout + lost.stderr
     assert "fine" in (said := pyinfra(place, "@openssh/server", "exec", "--", "echo fine")).stdout + said.stderr
+
+
+def test_each_account_has_a_shell_of_its_own(place: Path) -> None:
+    """Root and Eve by sudo, once each, however many commands are theirs; where sudo refuses, it says so itself."""
+    (place / "deploy.py").write_text(AS_OTHERS.format(root=place / "said"))
+    done = pyinfra(place, "@openssh/server", "deploy.py", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (place / "said").read_text().split() == ["myself", "root", "eve"] * 3
+    assert [line for line in (place / "ssh.log").read_text().splitlines() if line.startswith("sudo")] == ["sudo root", "sudo eve"]
+    refused = pyinfra(place, "@openssh/server", "exec", "--sudo", "--sudo-user", "stranger", "--", "true")
+    assert refused.returncode != 0 and "a password is required" in refused.stdout + refused.stderr
