@@ -1,0 +1,62 @@
+"""What the technician's commands say and ask, without a server."""
+
+from __future__ import annotations
+
+from subprocess import CompletedProcess
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kit import cli, deployment
+from kit.connection import Connection
+
+
+class Server:
+    """A server that was deployed before, or not, and what pyinfra was told to do to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, changes: list[str], deployed_before: bool = True) -> None:
+        self.carried_out = 0
+        shell = SimpleNamespace(run=lambda _: SimpleNamespace(rc=0 if deployed_before else 1), close=lambda: None)
+        monkeypatch.setattr(Connection, "login", lambda _: None)
+        monkeypatch.setattr(Connection, "shell", lambda _: shell)
+        monkeypatch.setattr(deployment, "planned_changes", lambda _: changes)
+        monkeypatch.setattr(deployment, "pyinfra", self.pyinfra)
+
+    def pyinfra(self, *_: str) -> CompletedProcess[str]:
+        self.carried_out += 1
+        return CompletedProcess([], 0)
+
+
+def run(*words: str, typed: str = "") -> Result:
+    return CliRunner().invoke(cli.cli, words, input=typed)
+
+
+@pytest.mark.parametrize(("changes", "code"), [([], 0), (["FW-01 close the door"], 2)])
+def test_a_plan_says_by_its_exit_code_whether_there_is_something_to_do(
+    monkeypatch: pytest.MonkeyPatch, changes: list[str], code: int
+) -> None:
+    """0: nothing; 2: something, by name."""
+    Server(monkeypatch, changes)
+    said = run("plan", "vagrant")
+    assert (said.exit_code, all(change in said.output for change in changes)) == (code, True)
+
+
+@pytest.mark.parametrize(("typed", "carried_out"), [("y\n", 1), ("n\n", 0), ("\n", 0), ("", 0)])
+@pytest.mark.parametrize("deployed_before", [True, False])
+def test_a_deploy_asks_before_the_first_change(
+    monkeypatch: pytest.MonkeyPatch, deployed_before: bool, typed: str, carried_out: int
+) -> None:
+    """It shows what would change, and without a yes (or anybody there to say it) nothing does; --yes does not ask."""
+    server = Server(monkeypatch, ["FW-01 close the door"], deployed_before)
+    said = run("deploy", "vagrant", typed=typed)
+    assert ("FW-01 close the door" if deployed_before else "everything is still to do") in said.output
+    assert server.carried_out == carried_out
+    assert run("deploy", "vagrant", "--yes").exit_code == 0
+    assert server.carried_out == carried_out + 1
+
+
+def test_where_nothing_is_to_do_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run again after an update: it ends by itself."""
+    server = Server(monkeypatch, [])
+    assert (run("deploy", "vagrant").exit_code, server.carried_out) == (0, 0)
