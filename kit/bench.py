@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import click
 
-from kit import deployment, enrol, paths
+from kit import deployment, paths
 from kit.clinic import load
 from kit.connection import Connection
-from kit.vm import Machine
 from roles.base import all_packages
 
 FIRST_DEPLOY_LIMIT = 1.5  # times the floor; issue "First light", section 5
@@ -29,10 +28,9 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True)
 def deploy(as_json: bool) -> None:
     """First deploy and repeated deploy, next to `apt-get install` of the same packages; ends with 1 when a limit is broken."""
-    machine, clinic = Machine(), load(paths.ROOT / "clinics" / "vagrant.yaml")
-    connection = Connection("vagrant", clinic)
-    floor = timed(lambda: plain(machine, connection).check(install_line(), 3600))
-    plain(machine, connection).close()
+    connection = Connection("vagrant", load(paths.ROOT / "clinics" / "vagrant.yaml"))
+    floor = timed(lambda: plain(connection).check(install_line(), 3600))
+    plain(connection).close()
     first = timed(lambda: deployment.deploy("vagrant", connection))
     again = timed(lambda: deployment.deploy("vagrant", connection))
     memory = used_memory(connection)
@@ -52,11 +50,9 @@ def install_line() -> str:
     return f"apt-get -q update && apt-get -q -y --no-install-recommends install {' '.join(all_packages())}"
 
 
-def plain(machine: Machine, connection: Connection) -> CheckedShell:
+def plain(connection: Connection) -> CheckedShell:
     """The plain machine again, and a root shell on it."""
-    connection.logout()
-    machine.restore("clean")
-    enrol.forget_test_seeds()
+    deployment.back_to("clean", connection)
     connection.login()
     return CheckedShell(connection)
 

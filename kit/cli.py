@@ -63,7 +63,7 @@ def raise_vm() -> None:
         return
     if machine.has_snapshot("clean"):  # an earlier run was cut off while it installed
         with step("go back to the plain machine"):
-            machine.restore("clean")
+            deployment.back_to("clean", Connection("vagrant", clinic_named("vagrant")))
     else:
         with step("keep a snapshot of the plain machine"):
             machine.snapshot("clean")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from kit import acceptance, page, paths, register
 from kit.clinic import Clinic
 from kit.connection import Connection
 from kit.revision import revision
+from kit.vm import Machine
 
 PYINFRA = Path(sys.executable).with_name("pyinfra")
 
@@ -85,6 +87,13 @@ def deploy(name: str, connection: Connection, agree: Callable[[list[str]], bool]
         raise DeployError(f"{name}: the deploy stopped at the operation named above; mend its cause, then deploy again")
     shell.close()
     return True
+
+
+def back_to(snapshot: str, connection: Connection) -> None:
+    """The VM as it was in `snapshot`: what is open to the server of today ends, and its people's seeds are void."""
+    connection.logout()
+    Machine().restore(snapshot)
+    shutil.rmtree(paths.state_dir() / "totp", ignore_errors=True)
 
 
 def deployed_revision(connection: Connection) -> str | None:

@@ -86,11 +86,6 @@ def fetch_test_seeds(shell: Shell, names: list[str]) -> None:
             shutil.chown(path, owner.st_uid, owner.st_gid)
 
 
-def forget_test_seeds() -> None:
-    """The VM is another one now, or not enrolled yet: what its people had is void."""
-    shutil.rmtree(paths.state_dir() / "totp", ignore_errors=True)
-
-
 def seed_in(address: str) -> str:
     """The seed in an otpauth address."""
     return parse_qs(urlsplit(address).query)["secret"][0]

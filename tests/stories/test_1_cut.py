@@ -8,20 +8,20 @@ import subprocess
 import pytest
 from testinfra.host import Host
 
-from kit import deployment, enrol, paths
+from kit import deployment, paths
 from kit.connection import Connection
-from kit.vm import Machine
 
 CUTS = 3
 
 
-def test_a_deploy_cut_off_converges_when_run_again(host: Host, vm: Machine, connection: Connection, pytestconfig: pytest.Config) -> None:
+@pytest.mark.usefixtures("vm")
+def test_a_deploy_cut_off_converges_when_run_again(host: Host, connection: Connection, pytestconfig: pytest.Config) -> None:
     """From a machine that has its packages and nothing else, cut three times on its way, each time later; a log-in gets in every time."""
     seed = random.SystemRandom().randrange(10**6)
     print(f"\nrandom seed {seed}")
     chance = random.Random(seed)
     for _ in range(7 if pytestconfig.getoption("--long") else 1):
-        plain_again(vm, connection)
+        deployment.back_to("packages", connection)
         total = deployment.operations("vagrant")
         for at in sorted(chance.sample(range(1, total + 1), CUTS)):
             ended, during = cut_off(connection, at)
@@ -33,13 +33,6 @@ def test_a_deploy_cut_off_converges_when_run_again(host: Host, vm: Machine, conn
         assert connection.logged_in_as == connection.clinic.technician
         assert deployment.planned_changes("vagrant") == []
     host.backend.reconnect()
-
-
-def plain_again(vm: Machine, connection: Connection) -> None:
-    """Back to the snapshot from before anything was configured; the seeds of that other server are void."""
-    connection.logout()
-    vm.restore("packages")
-    enrol.forget_test_seeds()
 
 
 def cut_off(connection: Connection, at: int) -> tuple[int, str]:
