@@ -34,6 +34,8 @@ def main(arguments: argparse.Namespace) -> int:
         if subprocess.run(step, check=False).returncode:
             print(f"The volume is open, but `{' '.join(step)}` failed; see: journalctl -b -p err", file=sys.stderr)
             return 1
+    # The watch may have looked while it was locked, and would let that alarm stand until it looks again.
+    subprocess.run(["systemctl", "start", "practice-watch.service"], check=False, stderr=subprocess.DEVNULL)
     waiting = subprocess.run(
         ["systemctl", "list-dependencies", "--reverse", "--plain", "--no-pager", "practice-data.target"],
         capture_output=True,
