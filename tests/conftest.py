@@ -70,6 +70,13 @@ def vm(pytestconfig: pytest.Config) -> Machine:
 
 
 @pytest.fixture(scope="session")
+def vm_people(pytestconfig: pytest.Config) -> None:
+    """The private keys of the people: only those of the VM's are ours, so elsewhere a test that comes in as somebody says nothing."""
+    if pytestconfig.getoption("--clinic") != "vagrant":
+        pytest.fail("this test comes in as people whose keys only the VM's tests hold: on this server nobody knows", pytrace=False)
+
+
+@pytest.fixture(scope="session")
 def inside() -> Neighbour:
     """A neighbour in the practice's LAN."""
     return Neighbour()

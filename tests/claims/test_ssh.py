@@ -44,8 +44,8 @@ def sshd_with(expression: str):
 
 
 @pytest.fixture(scope="session")
-def door(host: Host, inside: Neighbour) -> Door:
-    """SSH as the practice's LAN sees it."""
+def door(host: Host, inside: Neighbour, vm_people: None) -> Door:
+    """SSH as the practice's LAN sees it, and as its people come in."""
     return Door(host, inside)
 
 
@@ -258,17 +258,18 @@ def seeds_for_all(host: Host) -> None:
 
 
 @claim("SSH-13", broken_by=seeds_for_all, symptom="/etc/cabinet/totp/")
-def test_seeds_and_keys_are_roots(host: Host) -> None:
+def test_seeds_and_keys_are_roots(host: Host, clinic: Clinic) -> None:
     """Nobody but root reads a seed or the host key; nobody but root adds a key."""
     secrets = "/etc/cabinet/totp/* /etc/ssh/ssh_host_ed25519_key"
-    readable = host.run(f"for f in {secrets}; do runuser -u amina -- cat $f >/dev/null && echo $f; done")
-    assert readable.stdout == "", f"amina reads {readable.stdout.split()}"
+    somebody = f"runuser -u {clinic.technician} -- cat"
+    readable = host.run(f"for f in {secrets}; do {somebody} $f >/dev/null && echo $f; done")
+    assert readable.stdout == "", f"{clinic.technician} reads {readable.stdout.split()}"
     loose = host.check_output(
         "find /etc/cabinet/totp -type f ! -name '.*' '(' ! -user root -o -perm /077 ')'; "
         "find -L /etc/ssh /etc/pam.d /etc/sudoers '(' ! -user root -o -perm /022 ')'"
     )
     assert loose == "", f"others write to, or read: {loose}"
-    assert host.run("runuser -u amina -- cat /etc/ssh/authorized_keys/amina").rc == 0, "control: amina reads nothing at all"
+    assert host.run(f"{somebody} /etc/ssh/authorized_keys/{clinic.technician}").rc == 0, "control: nobody reads anything at all"
 
 
 @claim("SSH-14", broken_by=sshd_with("s/^LogLevel.*/LogLevel QUIET/"), symptom="not recorded")
@@ -319,6 +320,7 @@ def test_a_log_in_leads_no_further(door: Door) -> None:
 
 
 @claim("SSH-17", broken_by=sshd_with("s/^PubkeyAuthOptions.*/PubkeyAuthOptions none/"), symptom="a touch alone")
+@pytest.mark.usefixtures("vm_people")
 def test_a_fido_key_is_two_factors_only_with_its_owner(host: Host, connection: Connection) -> None:
     """On an sshd of its own with the real configuration, and the exception that the template makes for who has nothing but FIDO keys."""
     exception = rendered("ssh/sshd_config.j2", token_holders=["amina"]).removeprefix(rendered("ssh/sshd_config.j2", token_holders=[]))
