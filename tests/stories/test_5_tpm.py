@@ -39,7 +39,7 @@ def switched_on(host: Host, vm: Machine) -> None:
 def test_another_tpm_opens_nothing_and_the_recovery_key_does(host: Host, vm: Machine, recovery_key: str) -> None:
     """As after a new mainboard, or for somebody who carried the disks away."""
     host.check_output("echo before >/srv/tpm-story; sync")
-    told = host.check_output(TOLD)
+    told = host.check_output(f"systemctl start practice-watch; {TOLD}")
     switched_off(host, vm)
     vm.detach_tpm()
     switched_on(host, vm)
