@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from io import IOBase
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError
@@ -20,6 +20,9 @@ from pyinfra.connectors.util import CommandOutput, OutputLine, extract_control_a
 from pyinfra_openssh.foresight import Foresight, Together
 from pyinfra_openssh.master import Master
 from pyinfra_openssh.shell import Result, Shell, ShellGone
+
+if TYPE_CHECKING:
+    from pyinfra.api import Host, State
 
 # What makes a shell of another account an answer to something else than was asked: pyinfra's own command line is used then.
 OTHERWISE = ("_sudo_password", "_use_sudo_login", "_preserve_sudo_env", "_su_user", "_doas", "_dzdo")
@@ -53,7 +56,7 @@ class OpenSSHConnector(BaseConnector):
 
     # ---- what a connector for servers of one kind may say otherwise
 
-    # How many questions are asked at once, where that is cheaper than each by itself; None: foresight.in_parallel.
+    # The way to ask many questions at once; None: foresight.in_parallel, which asks each by itself, all at the same time.
     together: Together | None = None
 
     def open(self) -> tuple[Shell, Path]:
@@ -93,6 +96,12 @@ class OpenSSHConnector(BaseConnector):
 
     # ---- what pyinfra calls
 
+    def __init__(self, state: State, host: Host) -> None:
+        super().__init__(state, host)
+        # Not in connect: a fact may be what connects, or connects anew, and it is asked before and after.
+        self.asking = 0
+        self._watch_facts()
+
     def connect(self) -> None:
         """Log in, and start a shell."""
         try:
@@ -101,8 +110,6 @@ class OpenSSHConnector(BaseConnector):
             raise ConnectError(str(refused)) from refused
         self.shells: dict[str | None, Shell] = {None: shell}
         self.foresight = Foresight(directory / asked_file(), self.together)
-        self.asking = 0
-        self._watch_facts()
 
     def disconnect(self) -> None:
         """End the shells; the connection stays for the next run."""

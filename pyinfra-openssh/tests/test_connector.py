@@ -148,3 +148,33 @@ def test_each_account_has_a_shell_of_its_own(place: Path) -> None:
     assert [line for line in (place / "ssh.log").read_text().splitlines() if line.startswith("sudo")] == ["sudo root", "sudo eve"]
     refused = pyinfra(place, "@openssh/server", "exec", "--sudo", "--sudo-user", "stranger", "--", "true")
     assert refused.returncode != 0 and "a password is required" in refused.stdout + refused.stderr
+
+
+RECONNECTS = """
+from pyinfra import host
+from pyinfra.api import FactBase
+from pyinfra.operations import python, server
+
+class Anew(FactBase):
+    def command(self):
+        host.disconnect()
+        host.connect()
+        return "echo anew"
+
+def look():
+    assert host.get_fact(Anew) == "anew"
+    assert host.connector.asking == 0, host.connector.asking
+
+server.shell(name="before", commands=["echo ran >> {root}"])
+python.call(name="connect in the middle of a fact", function=look)
+server.shell(name="after", commands=["echo ran >> {root}"])
+"""
+
+
+def test_a_fact_that_connects_anew_makes_no_question_of_a_command(place: Path) -> None:
+    """What is carried out is never answered from memory, in this run or the next."""
+    (place / "deploy.py").write_text(RECONNECTS.format(root=place / "said"))
+    for _ in range(2):
+        done = pyinfra(place, "@openssh/server", "deploy.py", "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (place / "said").read_text().split() == ["ran"] * 4
