@@ -12,6 +12,7 @@ import click
 from kit import deployment, paths
 from kit.clinic import load
 from kit.connection import Connection
+from kit.vm import Machine
 from roles.base import all_packages
 
 FIRST_DEPLOY_LIMIT = 1.5  # times the floor; issue "First light", section 5
@@ -52,6 +53,8 @@ def install_line() -> str:
 
 def plain(connection: Connection) -> CheckedShell:
     """The plain machine again, and a root shell on it."""
+    if not Machine().has_snapshot("clean"):  # it was raised this minute, and nobody has touched it
+        Machine().snapshot("clean")
     deployment.back_to("clean", connection)
     connection.login()
     return CheckedShell(connection)
