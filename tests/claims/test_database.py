@@ -283,7 +283,7 @@ def sessions_for_ever(host: Host) -> None:
 @claim("DB-13", broken_by=sessions_for_ever, symptom="idle_session_timeout")
 def test_a_session_left_alone_ends(host: Host, clinic: Clinic) -> None:
     """The limits of the application's own session; and one with a limit of a tenth of a second really ends."""
-    limits = {"idle_session_timeout": "15min", "idle_in_transaction_session_timeout": "5min", "authentication_timeout": "30s"}
+    limits = {"idle_session_timeout": "10min", "idle_in_transaction_session_timeout": "5min", "authentication_timeout": "30s"}
     columns = ", ".join(f"'{name}', current_setting('{name}')" for name in limits)
     assert json.loads(host.check_output(entry(clinic, OVER_TLS, sql=f"SELECT json_build_object({columns})"))) == limits
     waiting = (
