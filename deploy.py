@@ -1,6 +1,6 @@
 """A clinic's file becomes a server: the roles, in their order. `pyinfra inventory/clinics.py deploy.py --limit NAME`."""
 
-from roles.backup import backup
+from roles.backup import backed_up, backup
 from roles.base import base, stamp
 from roles.database import database
 from roles.firewall import firewall
@@ -13,6 +13,7 @@ storage()  # before anything can write patient data anywhere
 firewall()  # after the packages are here: from now on the way to them leads through the filtering proxy
 ssh()
 database()
-backup()  # needs a cluster to back up
+backup(wait=False)  # needs a cluster to back up; the first one is made while the proxy is set up
 proxy()
+backed_up()
 stamp()  # last: the revision on a server is one that was carried out to its end

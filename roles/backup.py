@@ -31,11 +31,13 @@ SCRIPTS = "/usr/local/lib/cabinet"
 ARCHIVE_COMMAND = f"{SCRIPTS}/pgbackrest-archive-push %p"
 ARCHIVE_TIMEOUT = 60
 PGBACKREST = f"cd / && {POSTGRES} pgbackrest --stanza={STANZA}"
+# There is a backup, and the changes since it have no hole.
+BACKED_UP = "practice backup --check"
 
 
 @deploy("backup")
-def backup() -> None:
-    """The disk, its key, the repository, archiving, the timers, the watch, and a first backup."""
+def backup(wait: bool = True) -> None:
+    """The disk, its key, the repository, archiving, the timers, the watch, and a first backup, which may go on while others work."""
     clinic = this_clinic()
     disk(clinic)
     key()
@@ -44,10 +46,18 @@ def backup() -> None:
     services(HOME, STANZA)
     timers(clinic)
     kit.script(
-        name="BAK-03 make a backup where there is none, or where the changes since the newest have a hole",
-        unless="practice backup --check",
-        run="practice backup",
+        name="BAK-03 begin a backup where there is none, or where the changes since the newest have a hole",
+        unless=BACKED_UP,
+        run="systemctl start --no-block practice-backup@diff.service",
     )
+    if wait:
+        backed_up()
+
+
+@deploy("backup")
+def backed_up() -> None:
+    """The backup that was begun has come to its end."""
+    kit.script(name="BAK-03 wait until there is a backup", unless=BACKED_UP, run="practice backup")
 
 
 def disk(clinic: Clinic) -> None:
