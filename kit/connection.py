@@ -18,8 +18,8 @@ from kit import paths
 from kit.clinic import Clinic
 from kit.vm import Machine
 
-# How long the master stays after its last session; a technician's visit, not a night.
-PERSIST_SECONDS = 3600
+# How long the connection stays after its last session: as long as the server allows (UnusedConnectionTimeout in sshd_config).
+PERSIST_SECONDS = 600
 # The umask of whoever logged in may be stricter: directories that services must enter would shut them out.
 ROOT_SHELL = "env LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive HOME=/root sh -c 'umask 022; exec sh'"
 
