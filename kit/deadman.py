@@ -7,6 +7,7 @@ A dropped connection disarms nothing: the server puts everything back after SECO
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -150,6 +151,8 @@ def _loaded(switch: str, different: list[Guarded], load: str) -> StringCommand:
 
 def _proved(state: Any, host: Any, switch: str, proof: Proof) -> bool:
     """Come in anew, then disarm; else put it back at once, while the old connection still stands."""
+    undone = time.strftime("%H:%M:%S", time.localtime(time.time() + SECONDS))
+    host.log_styled(f"{switch}: coming in anew; if nobody does, the server puts it back by itself at {undone}", fg="blue")
     refused = proof(host.connector.connection)
     verb = "rollback" if refused else "confirm"
     done, output = host.run_shell_command(StringCommand(DEADMAN, verb, switch))

@@ -16,14 +16,12 @@ from pyinfra_openssh.shell import Shell
 from kit import facts, paths
 from kit.connection import Connection, LoginError
 from kit.operations import Commands
-
-# The fingerprint of the door that somebody came in through last.
-PROVEN = "/etc/cabinet/door-proven"
+from practice.enrol import PROVEN
 
 
 def was_proven(door: str) -> str:
     """The question, as a shell script, whether somebody has come in through a door with this fingerprint."""
-    return f"grep -qx {door} {PROVEN}"
+    return f"grep -q '^{door} ' {PROVEN}"
 
 
 @operation()
@@ -63,7 +61,7 @@ def comes_in(door: str) -> Callable[[Connection], str | None]:
         # From here on this run itself goes by the new way; the old one ends with its last session.
         connector.shell.close()
         connector.shell = connection.shell()
-        connector.shell.run(f"echo {door} > {PROVEN}")
+        connector.shell.run(f"echo {door} {connection.logged_in_as} > {PROVEN}")
         return None
 
     return proof

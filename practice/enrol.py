@@ -13,6 +13,8 @@ from urllib.parse import quote, urlencode
 
 SEEDS = Path("/etc/cabinet/totp")
 PEOPLE = Path("/etc/cabinet/people.json")
+# The door that somebody came in through last, by its fingerprint, and who that was.
+PROVEN = Path("/etc/cabinet/door-proven")
 # Each code once; one step of 30 s either side of now; five tries a minute, which only the holder of the key ever reaches.
 OPTIONS = ('" RATE_LIMIT 5 60', '" WINDOW_SIZE 3', '" DISALLOW_REUSE', '" TOTP_AUTH')
 SEED_BYTES = 20  # as long as the SHA-1 that RFC 6238 makes codes with
@@ -27,6 +29,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> a
     parser.add_argument("--quiet", action="store_true", help="make it if it is missing, and show nothing")
     parser.add_argument("--json", action="store_true", help="for programs: the address of the seed, without a picture")
     parser.add_argument("--yes", action="store_true", help="with --new: do not ask")
+    parser.add_argument("--png", metavar="FILE", help="the picture into a file as well, for root alone, to be printed and deleted")
     return parser
 
 
@@ -46,6 +49,8 @@ def main(arguments: argparse.Namespace) -> int:
     shown = SEEDS / f".{name}.shown"
     if shown.exists() and not arguments.show:
         return refused(f"{name}'s second factor was shown already; --new makes another, --show shows this one again")
+    if arguments.png:
+        subprocess.run(["qrencode", "-t", "PNG", "-s", "8", "-o", arguments.png], input=address(name), text=True, check=True, umask=0o077)
     show(name, arguments.json)
     shown.touch(mode=0o600)
     record(f"second factor of {name} shown")
@@ -58,10 +63,15 @@ def may_log_in() -> set[str]:
 
 
 def make(name: str) -> None:
-    """A new seed, readable by root alone from its first byte; what was there stops at the rename."""
+    """A new seed, readable by root alone from its first byte; what was there stops at the rename.
+
+    Whoever proved the door has to come in with the new one before the next deploy believes in it.
+    """
     SEEDS.mkdir(mode=0o700, parents=True, exist_ok=True)
     (SEEDS / f".{name}.shown").unlink(missing_ok=True)
     write(name, [base64.b32encode(os.urandom(SEED_BYTES)).decode(), *OPTIONS])
+    if PROVEN.exists() and PROVEN.read_text().split()[1:] == [name]:
+        PROVEN.unlink()
     record(f"second factor of {name} made")
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ WAL = Path(f"/backup/pgbackrest/archive/{STANZA}")
 DISKS = ("/", "/data", "/backup")
 FULL_PERCENT = 85
 WAL_LIMIT_BYTES = 4 << 30
+PEOPLE = Path("/etc/cabinet/people.json")
+LAST_LOG_INS = Path("/var/lib/lastlog/lastlog2.db")
+UNUSED_DAYS = 90
 # A segment is due after archive_timeout (60 s); two retries later somebody should look.
 WAITING_SECONDS = 600
 
@@ -53,8 +59,35 @@ def look(now: float | None = None) -> dict[str, Any]:
         troubles |= wrong
         seen["backup"], wrong = backups(seen["database"], now)
         troubles |= wrong
-    seen["troubles"] = troubles
+    seen["people"], wrong = people(now)
+    seen["troubles"] = troubles | wrong
     return seen
+
+
+def people(now: float) -> tuple[dict[str, float], dict[str, str]]:
+    """When each person who may log in last did; who never did counts from the day on which the account was made."""
+    if not PEOPLE.exists():  # a deploy that has not come that far
+        return {}, {}
+    accounts = (line.split(":") for line in Path("/etc/shadow").read_text().splitlines())
+    made = {row[0]: int(row[2] or 0) * 86400.0 for row in accounts}
+    may = {person["name"]: made.get(person["name"], now) for person in json.loads(PEOPLE.read_text()) if person["login"]}
+    log_ins = last_log_ins()
+    came = {name: max(since, log_ins.get(name, 0)) for name, since in may.items()}
+    wrong = {
+        f"unused:{name}": f"{name} has not logged in since {clock(last)[:10]}; take them out of the clinic file if they need no account."
+        for name, last in came.items()
+        if now - last > UNUSED_DAYS * 86400
+    }
+    return came, wrong
+
+
+def last_log_ins() -> dict[str, float]:
+    """What pam_lastlog2(8) has written down; empty before the first log-in."""
+    try:
+        with closing(sqlite3.connect(f"{LAST_LOG_INS.as_uri()}?mode=ro", uri=True)) as table:
+            return dict(table.execute("SELECT Name, Time FROM Lastlog2"))
+    except sqlite3.OperationalError:
+        return {}
 
 
 def database(now: float) -> tuple[dict[str, Any], dict[str, str]]:

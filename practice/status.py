@@ -63,6 +63,7 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", "unit"),
         line("changes", describe_changes(database, now), "wal-off", "wal-failing", "wal-lost"),
         line("disks", ", ".join(f"{path} {used} % used" for path, used in seen["disks"].items()), "disk"),
+        line("people", f"{len(seen['people'])} may log in", "unused"),
         f"           revision   {seen['revision']}",
         "",
     ]

@@ -15,7 +15,9 @@ from kit.connection import Connection
 from kit.keys import vm_public_key
 from kit.neighbour import SERVER, Neighbour
 from kit.render import rendered
+from kit.vm import Machine
 from tests.claim import claim
+from tests.console import console
 from tests.door import OPTIONS, Door, Knock, journal, key_of, since
 from tests.fidokey import TOUCHED, VERIFIED, FidoKey
 
@@ -174,7 +176,10 @@ def test_exactly_these_people_may_log_in(host: Host, clinic: Clinic) -> None:
         "open accounts": host.check_output(
             f"awk -F: 'NR==FNR {{if ($8 == \"\") open[$1]; next}} {open_now} {{print $1}}' /etc/shadow /etc/passwd | sort"
         ).split(),
-        "passwords": host.check_output("awk -F: '$2 !~ /^[!*]/ && $1 != \"root\" {print $1}' /etc/shadow").split(),
+        "passwords": host.check_output(
+            "sealed=$(cat /etc/cabinet/breakglass 2>/dev/null || true) "
+            "awk -F: '$2 !~ /^[!*]/ && $2 != ENVIRON[\"sealed\"] {print $1}' /etc/shadow"
+        ).split(),
     }
     wanted = {
         "members of cabinet-login": may,
@@ -363,3 +368,47 @@ def test_nobody_else_is_at_work(host: Host, clinic: Clinic) -> None:
     may = {person.name for person in clinic.people if person.login}
     assert clinic.technician in at_work, "control: not even this session is seen"
     assert [name for name in at_work if name not in may] == [], f"at work: {at_work}"
+
+
+def console_closed(host: Host) -> None:
+    host.check_output("sed -i '/@include common-auth/i auth requisite pam_deny.so' /etc/pam.d/login")
+
+
+@claim("SSH-19", broken_by=console_closed, symptom="does not open")
+def test_the_console_opens_to_the_sealed_password_alone(host: Host, vm: Machine) -> None:
+    """On a serial line, as when no network helps; wrong passwords and void ones are refused; an alarm tells of the right one."""
+    before, sealed = (json.loads(host.check_output("practice breakglass --yes --json"))["password"] for _ in range(2))
+    with console(host, vm) as line:
+        answers = {word: line.log_in("root", word) for word in (f"{sealed}x", before, sealed)}
+    assert answers[sealed], f"the sealed password does not open: {line.said[-2000:]}"
+    assert not answers[f"{sealed}x"] and not answers[before], f"another password opens: {line.said[-2000:]}"
+    told = json.loads(host.check_output("practice alarm list"))
+    assert "ttyS1" in told["breakglass"]["text"], f"nobody is told: {told}"
+    host.check_output("practice breakglass --yes --json")
+    assert "breakglass" not in json.loads(host.check_output("practice alarm list")), "the alarm stands although a new one is sealed"
+
+
+def log_ins_not_noted(host: Host) -> None:
+    host.check_output("sed -i /pam_lastlog2/d /etc/pam.d/sshd /etc/pam.d/common-session")
+
+
+@claim("SSH-20", broken_by=log_ins_not_noted, symptom="still counts as unused")
+def test_an_account_that_nobody_uses_is_found(host: Host, door: Door) -> None:
+    """Amina's last log-in is moved 91 days into the past; after the next one all is well."""
+    first, second = door.codes("amina")["amina"]
+    look = "systemctl start practice-watch; practice alarm list"
+    set_to = (
+        "import sqlite3, time; table = sqlite3.connect('/var/lib/lastlog/lastlog2.db');"
+        " table.execute('INSERT OR REPLACE INTO Lastlog2 (Name, Time) VALUES (?, ?)', ('amina', int(time.time()) - {days} * 86400));"
+        " table.commit()"
+    )
+    (before,) = door.knock(Knock("amina", "amina", first))
+    host.check_output("python3 -c %s", set_to.format(days=91))
+    try:
+        assert "unused:amina" in host.check_output(look), "an account that nobody has used for 91 days goes unnoticed"
+        (after,) = door.knock(Knock("amina", "amina", second))
+        assert [before.verdict, after.verdict] == ["inside"] * 2, f"control: Amina did not come in: {before}, {after}"
+        assert "unused:amina" not in host.check_output(look), "amina still counts as unused although she has just come in"
+    finally:
+        host.check_output("python3 -c %s", set_to.format(days=0))
+        host.check_output(look)

@@ -10,7 +10,10 @@ import pytest
 
 from kit import enrol, totp
 from kit.clinic import load
+from kit.connection import PERSIST_SECONDS
 from kit.paths import ROOT
+from kit.render import rendered
+from practice import breakglass
 from practice import enrol as practice_enrol
 from roles import ssh
 
@@ -22,6 +25,7 @@ def seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A server's directories, somewhere else."""
     monkeypatch.setattr(practice_enrol, "SEEDS", tmp_path / "totp")
     monkeypatch.setattr(practice_enrol, "PEOPLE", tmp_path / "people.json")
+    monkeypatch.setattr(practice_enrol, "PROVEN", tmp_path / "door-proven")
     monkeypatch.setattr(practice_enrol, "record", lambda what: None)
     (tmp_path / "people.json").write_text(json.dumps([{"name": "amina", "login": True}, {"name": "nadia", "login": False}]))
     return tmp_path / "totp"
@@ -29,7 +33,7 @@ def seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def asked_for(name: str, **options: bool) -> Namespace:
     """The arguments of `practice enrol`."""
-    return Namespace(name=name, **dict.fromkeys(("new", "show", "quiet", "yes"), False) | {"json": True} | options)
+    return Namespace(name=name, **dict.fromkeys(("new", "show", "quiet", "yes"), False) | {"json": True, "png": None} | options)
 
 
 def test_only_who_has_nothing_but_fido_keys_needs_no_code() -> None:
@@ -46,6 +50,11 @@ def test_only_who_has_nothing_but_fido_keys_needs_no_code() -> None:
     assert "Match" not in ssh.door_files(clinic)[-1].content.decode()
 
 
+def test_login_says_how_long_the_server_keeps_it_open() -> None:
+    """The connection lasts as long as sshd lets it, and no longer than we say."""
+    assert f"UnusedConnectionTimeout {PERSIST_SECONDS // 60}m\n" in rendered("ssh/sshd_config.j2", token_holders=[])
+
+
 def test_a_seed_is_made_once_and_shown_once(seeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Asked again, it is neither made nor shown; only `--new` makes another."""
     assert practice_enrol.main(asked_for("amina")) == 0
@@ -56,6 +65,37 @@ def test_a_seed_is_made_once_and_shown_once(seeds: Path, capsys: pytest.CaptureF
     assert enrol.seed_in(json.loads(capsys.readouterr().out)["address"]) == first
     assert practice_enrol.main(asked_for("amina", new=True, yes=True)) == 0
     assert enrol.seed_in(json.loads(capsys.readouterr().out)["address"]) != first
+
+
+def test_a_new_seed_has_to_be_proven_by_whoever_proved_the_door(seeds: Path) -> None:
+    """Else the next deploy would believe in a door through which its technician no longer comes."""
+    for proven_by, stands in (("salim", True), ("amina", False)):
+        practice_enrol.PROVEN.write_text(f"0123456789abcdef {proven_by}\n")
+        practice_enrol.make("amina")
+        assert practice_enrol.PROVEN.exists() == stands
+
+
+def test_the_picture_is_for_root_alone(seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for the moment in which it is written; the seed is in no program's arguments."""
+    asked = {}
+    monkeypatch.setattr(practice_enrol.subprocess, "run", lambda argv, **how: asked.update(how, argv=argv))
+    assert practice_enrol.main(asked_for("amina", png="/root/amina.png")) == 0
+    assert asked["argv"][-2:] == ["-o", "/root/amina.png"] and asked["umask"] == 0o077
+    assert "otpauth" not in " ".join(asked["argv"]) and asked["input"].startswith("otpauth://")
+
+
+@pytest.mark.parametrize(
+    ("hashed", "sealed", "elses"), [("!", None, False), ("$y$a", None, True), ("$y$a", "$y$a\n", False), ("$y$a", "$y$b\n", True)]
+)
+def test_a_password_of_root_that_was_not_sealed_is_somebody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed: str, sealed: str | None, elses: bool
+) -> None:
+    """One that the installer asked for, say; locked is nobody's."""
+    monkeypatch.setattr(breakglass, "SEALED", tmp_path / "breakglass")
+    monkeypatch.setattr(breakglass, "hash_of_root", lambda: hashed)
+    if sealed is not None:
+        breakglass.SEALED.write_text(sealed)
+    assert breakglass.is_somebody_elses() == elses
 
 
 def test_a_seed_is_roots_and_good_for_codes(seeds: Path) -> None:

@@ -40,7 +40,7 @@ def seen(**troubles: str) -> dict[str, Any]:
     """What the watch sees on a server in order, but for `troubles`."""
     return {
         "at": NOW, "server": "practice.example.org", "practice": "Cabinet Haddad", "revision": "0123456789ab", "volume": "open",
-        "disks": {"/": 30, "/data": 12, "/backup": 7}, "database": CLUSTER, "troubles": troubles,
+        "disks": {"/": 30, "/data": 12, "/backup": 7}, "database": CLUSTER, "troubles": troubles, "people": {"amina": NOW},
         "backup": {"newest": NOW - 7200, "newest_type": "diff", "newest_label": "x", "oldest": NOW - 30 * 86400,
                    "count": 9, "keep_days": 35, "bytes": 1},
     }  # fmt: skip
