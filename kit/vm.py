@@ -179,10 +179,16 @@ class Machine:
             raise HostError(f"ssh {command}: exit code {done.returncode}\n{done.stderr.strip()}")
         return done.stdout
 
+    def greets(self) -> bool:
+        """Whether the server's own SSH introduces itself now; slirp accepts every connection by itself, so only the greeting counts."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.ssh_port), timeout=5) as link:
+            return link.recv(4) == b"SSH-"
+        return False
+
     def wait_for_ssh(self, seconds: float = BOOT_SECONDS) -> None:
-        """Wait until the server's own SSH greets: slirp accepts every connection by itself, so only the greeting counts."""
+        """Wait until the server's own SSH greets. Raises HostError when it does not."""
         started = time.monotonic()
-        if not self._wait(lambda: _greets(self.ssh_port), seconds):
+        if not self._wait(self.greets, seconds):
             raise HostError(f"no SSH greeting on 127.0.0.1:{self.ssh_port} after {seconds:.0f} s; see {self.state}/serial.log")
         print(f"{time.monotonic() - started:6.0f} s  SSH answers on 127.0.0.1:{self.ssh_port}", flush=True)
 
@@ -301,13 +307,6 @@ class Machine:
 
 
 # ---- small things
-
-
-def _greets(port: int) -> bool:
-    """Whether an SSH server introduces itself at a port of this machine."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as link:
-        return link.recv(4) == b"SSH-"
-    return False
 
 
 def _remove(path: Path) -> None:
