@@ -7,11 +7,13 @@ from roles.firewall import firewall
 from roles.proxy import proxy
 from roles.ssh import ssh
 from roles.storage import storage
+from roles.vpn import vpn
 
 base()
 storage()  # before anything can write patient data anywhere
 firewall()  # after the packages are here: from now on the way to them leads through the filtering proxy
 ssh()
+vpn()  # behind the door that asks for two factors
 database()
 backup(wait=False)  # needs a cluster to back up; the first one is made while the proxy is set up
 proxy()

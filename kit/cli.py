@@ -18,6 +18,7 @@ from kit.connection import PERSIST_SECONDS, Connection
 from kit.host import HostError
 from kit.mirror import MirrorError
 from kit.new import new
+from kit.peer import peer
 from kit.yamlmarks import FileError
 
 PARTS = ("offline", "claims", "sabotage", "stories")
@@ -29,6 +30,7 @@ def cli() -> None:
 
 
 cli.add_command(new)
+cli.add_command(peer)
 
 
 @contextmanager

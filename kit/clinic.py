@@ -10,8 +10,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from kit import keys, words, yamlmarks
 from kit.paths import ROOT
-from kit.sections import ADMINISTRATORS, VM, Backup, Connect, Contact, Database, Egress, Net, Person, Proxy, Storage
-from kit.yamlmarks import FileError, Loc, Mistakes, Strict
+from kit.sections import ADMINISTRATORS, VM, Backup, Connect, Contact, Database, Egress, Net, Person, Proxy, Storage, Vpn
+from kit.yamlmarks import FileError, Loc, Mistakes, Strict, did_you_mean
 
 
 class ClinicError(FileError):
@@ -33,6 +33,7 @@ class Clinic(Strict):
     network: Net
     egress: Egress = Egress()
     people: Annotated[tuple[Person, ...], Field(min_length=1)] = Field(examples=[ONE_PERSON])
+    vpn: Vpn | None = None
     storage: Storage
     backup: Backup
     proxy: Proxy
@@ -68,6 +69,29 @@ class Clinic(Strict):
         if found:
             raise Mistakes(found)
         return people
+
+    @field_validator("vpn")
+    @classmethod
+    def fits_the_practice(cls, vpn: Vpn | None, info: ValidationInfo) -> Vpn | None:
+        """Devices are people's, a range is nobody else's, and a tunnel leads somewhere."""
+        if vpn is None:
+            return None
+        found: list[tuple[Loc, str]] = []
+        names = [person.name for person in info.data.get("people", ())]
+        for index, peer in enumerate(vpn.peers if names else ()):
+            if peer.person not in names:
+                remedy = did_you_mean(peer.person, names, else_list=False) or "take this device out"
+                found.append((("peers", index, "person"), f'"{peer.person}" is not in people; {remedy}'))
+        network: Net | None = info.data.get("network")
+        if network is not None:
+            near = [str(other) for other in (*network.lan.networks, *network.management) if other.overlaps(vpn.network)]
+            if near:
+                found.append((("network",), f"{vpn.network} overlaps {near[0]} (network); take a range that nothing else uses"))
+            if not any("vpn" in zones for zones in dict(network.published).values()):
+                found.append(((), "nothing is published to it; add vpn to network.published.https, or take this section out"))
+        if found:
+            raise Mistakes(found)
+        return vpn
 
     @field_validator("backup")
     @classmethod

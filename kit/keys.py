@@ -1,4 +1,4 @@
-"""Public SSH keys: which ones a person may bring, and the ones the VM's people are given."""
+"""Public keys, for SSH and for the VPN: which ones a person may bring, and the ones the VM's people are given."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from kit.paths import state_dir
 
 # Wire format of a public key: how many fields follow the type, and how long the one that matters is.
 ED25519_BYTES = 32
+VPN_KEY_BYTES = 32
 RSA_BITS = 3072
 TYPES = ("ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ssh-rsa")
 
@@ -52,20 +56,53 @@ def material(line: str) -> str:
     return " ".join(line.split()[:2])
 
 
+def check_vpn_key(text: str) -> str:
+    """`text` when it can be a WireGuard public key; otherwise a ValueError. A private one looks the same, so neither is repeated."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != VPN_KEY_BYTES:
+        raise ValueError("not a WireGuard public key; write the 44 characters that the device's WireGuard shows as its public key")
+    return text
+
+
+def vpn_pair() -> tuple[str, str]:
+    """A new private key for WireGuard, and its public one."""
+    private = X25519PrivateKey.generate()
+    return tuple(base64.b64encode(raw).decode() for raw in (private.private_bytes_raw(), private.public_key().public_bytes_raw()))
+
+
 def vm_public_key(person: str) -> str:
-    """The public key of one of the VM's people; the pair is made in the state directory when it is not there yet.
+    """The SSH key of one of the VM's people; the pair is made in the state directory when it is not there yet.
 
     Each checkout has its own pairs, so that no private key ever lies in the tree.
     """
+    return _kept(person, f"{person}.pub", _make_pair)
+
+
+def vm_vpn_key(device: str) -> str:
+    """The same for a device of one of them, and the VPN."""
+    return _kept(device, f"{device}.wg.pub", _make_vpn_pair)
+
+
+def _kept(name: str, public: str, make: Callable[[Path, str], None]) -> str:
     directory = state_dir() / "keys"
-    public = directory / f"{person}.pub"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
         # Two runs at once must not mix the halves of two pairs.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not public.exists():
-            _make_pair(directory, person)
-    return public.read_text().strip()
+        if not (directory / public).exists():
+            make(directory, name)
+    return (directory / public).read_text().strip()
+
+
+def _make_vpn_pair(directory: Path, device: str) -> None:
+    private, public = vpn_pair()
+    secret = directory / f"{device}.wg"
+    secret.touch(mode=0o600)
+    secret.write_text(private)
+    (directory / f"{device}.wg.pub").write_text(public)
 
 
 def _make_pair(directory: Path, person: str) -> None:

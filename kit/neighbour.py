@@ -182,13 +182,19 @@ class Outside:
 
         self.machine = machine or Machine()
 
-    def reaches(self, port: int, wait: float = 3) -> bool:
-        """Whether the server lets a TCP connection to this port in.
+    def stranger(self) -> str:
+        """An address that this machine alone has: who connects from it is nobody's neighbour, and the server sees it as it is."""
+        address = f"198.51.100.{int(instance_id(), 16) % 254 + 1}"
+        capture(as_admin(["ip", "address", "replace", f"{address}/32", "dev", "lo"]), show=False)
+        return address
+
+    def reaches(self, port: int, wait: float = 3, address: str = "127.0.0.1") -> bool:
+        """Whether the server lets a TCP connection to this port in. It comes from `address`; slirp calls our loopback 10.0.2.2.
 
         slirp accepts on this machine before it has asked the server, so a connection proves nothing. Its own table of
         connections does: ESTABLISHED comes only after the server's answer, a refusal closes, silence stays SYN_SENT.
         """
-        with self.machine.add_forward(port) as local, socket.create_connection(("127.0.0.1", local), timeout=wait) as link:
+        with self.machine.add_forward(port, address=address) as local, socket.create_connection((address, local), timeout=wait) as link:
             return self._established(link, local, wait)
 
     def _established(self, link: socket.socket, local: int, wait: float) -> bool:

@@ -36,7 +36,6 @@ LATER = {
     "time": "authenticated time",
     "updates": "security updates from signed sources",
     "usb": "the rules for devices that are plugged in",
-    "vpn": "the VPN",
 }
 
 

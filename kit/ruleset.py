@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from urllib.parse import urlsplit
@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from kit.clinic import Clinic
 from kit.render import rendered
 
+# The tunnel's card.
+VPN = "vpn"
 PORTS = {"ssh": 22, "https": 443, "http": 80}
 # One bit of a packet's mark: the full ruleset's word to the base table.
 MARK = "0x10000000"
@@ -42,13 +44,17 @@ class Way:
 def rulesets(clinic: Clinic, ways: Iterable[Way]) -> tuple[str, str]:
     """The base table and the full one."""
     network = clinic.network
-    base = rendered("firewall/base.nft.j2", mark=MARK, management=by_family(network.management))
+    vpn_port = clinic.vpn.port if clinic.vpn else None
+    # Without the full ruleset the technician comes in by these; so the tunnel is there, and in it SSH.
+    ways_in = [opening for opening in openings(clinic) if opening.service == "ssh" and opening.zone != "lan"]
+    base = rendered("firewall/base.nft.j2", mark=MARK, openings=ways_in, vpn_port=vpn_port)
     full = rendered(
         "firewall/cabinet.nft.j2",
         mark=MARK,
-        interfaces=sorted({network.internet.interface, network.lan.interface}),
-        neighbours=by_family([*network.lan.networks, *network.management]),
+        interfaces=sorted({network.internet.interface, network.lan.interface, *([VPN] if clinic.vpn else [])}),
+        neighbours=by_family([*network.lan.networks, *network.management, *([clinic.vpn.network] if clinic.vpn else [])]),
         openings=openings(clinic),
+        vpn_port=vpn_port,
         resolvers=by_family(network.resolvers),
         web_ports=sorted({way.port for way in ways} | {80, 443}),
         ntp=network.ntp,
@@ -57,9 +63,13 @@ def rulesets(clinic: Clinic, ways: Iterable[Way]) -> tuple[str, str]:
 
 
 def openings(clinic: Clinic) -> list[Opening]:
-    """What is published: to the LAN on its own card alone; to the management networks wherever they are routed."""
+    """What is published: to the LAN and to the VPN on their own cards alone; to the management networks wherever they are routed."""
     network = clinic.network
-    zones = {"lan": (network.lan.interface, network.lan.networks), "management": (None, network.management)}
+    zones: dict[str, tuple[str | None, Sequence[Network]]] = {
+        "lan": (network.lan.interface, network.lan.networks),
+        "management": (None, network.management),
+        "vpn": (VPN, [clinic.vpn.network] if clinic.vpn else []),
+    }
     return [
         Opening(service, zone, port, zones[zone][0], family, networks)
         for service, port in PORTS.items()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, IPv4Network, IPv6Network
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kit import keys, words
-from kit.yamlmarks import Mistakes, Strict
+from kit.yamlmarks import Loc, Mistakes, Strict
 
 # The clinic file of the VM that comes with the kit.
 VM = "vagrant"
@@ -18,7 +19,7 @@ ADMINISTRATORS = ("administrator", "technician")
 
 Profile = Annotated[str, words.one_of(PROFILES)]
 Zone = Annotated[
-    str, words.one_of(("lan", "management"), {"internet": "nothing is published to the Internet; the VPN comes with a later release"})
+    str, words.one_of(("lan", "management", "vpn"), {"internet": "nothing is published to the Internet; from there the way in is the vpn"})
 ]
 Unlock = Annotated[
     str,
@@ -80,9 +81,9 @@ class Lan(Strict):
 class Published(Strict):
     """Who reaches what."""
 
-    ssh: tuple[Zone, ...] = ("management",)
-    https: tuple[Zone, ...] = ("lan",)
-    http: tuple[Zone, ...] = ("lan",)
+    ssh: tuple[Zone, ...] = ("management", "vpn")
+    https: tuple[Zone, ...] = ("lan", "vpn")
+    http: tuple[Zone, ...] = ("lan", "vpn")
 
     @field_validator("ssh")
     @classmethod
@@ -104,8 +105,8 @@ class Net(Strict):
     published: Published = Published()
 
     def sources(self, service: Literal["ssh", "https", "http"]) -> tuple[IPv4Network | IPv6Network, ...]:
-        """The networks from which `service` may be reached, each once."""
-        zones = {"lan": self.lan.networks, "management": self.management}
+        """The networks from which `service` may be reached without the VPN, each once."""
+        zones = {"lan": self.lan.networks, "management": self.management, "vpn": ()}
         return tuple(dict.fromkeys(network for zone in getattr(self.published, service) for network in zones[zone]))
 
 
@@ -115,13 +116,21 @@ class Egress(Strict):
     hosts: tuple[words.Fqdn, ...] = ()
 
 
-def _key(line: str, info: ValidationInfo) -> str:
+def _key(check: Callable[[str], str], of_the_vm: Callable[[str], str], instead: str) -> AfterValidator:
     """A public key. In the VM's file `state:NAME` stands for the one that this checkout made for NAME."""
-    if not line.startswith("state:"):
-        return keys.check_public_key(line)
-    if not (info.context or {}).get("vm"):
-        raise ValueError(f"{line} works in clinics/{VM}.yaml alone; write the line of the person's .pub file")
-    return keys.vm_public_key(line.removeprefix("state:"))
+
+    def read(text: str, info: ValidationInfo) -> str:
+        if not text.startswith("state:"):
+            return check(text)
+        if not (info.context or {}).get("vm"):
+            raise ValueError(f"{text} works in clinics/{VM}.yaml alone; write {instead}")
+        return of_the_vm(text.removeprefix("state:"))
+
+    return AfterValidator(read)
+
+
+SshKey = Annotated[str, _key(keys.check_public_key, keys.vm_public_key, "the line of the person's .pub file")]
+VpnKey = Annotated[str, _key(keys.check_vpn_key, keys.vm_vpn_key, "the public key that the device shows")]
 
 
 class Person(Strict):
@@ -130,7 +139,7 @@ class Person(Strict):
     name: words.Login = Field(examples=["amina"])
     full_name: words.Line = Field(examples=["Dr Amina Haddad"])
     profile: Profile = Field(examples=["doctor"])
-    keys: tuple[Annotated[str, AfterValidator(_key)], ...] = ()
+    keys: tuple[SshKey, ...] = ()
     login: bool = True
 
     @model_validator(mode="after")
@@ -144,6 +153,52 @@ class Person(Strict):
     def administers(self) -> bool:
         """Whether this person may become root."""
         return self.login and self.profile in ADMINISTRATORS
+
+
+class Peer(Strict):
+    """A device that comes in through the VPN."""
+
+    person: words.Login = Field(examples=["amina"])
+    device: words.DeviceName = Field(examples=["phone"])
+    address: words.Address4 = Field(examples=["10.71.0.2"])
+    public_key: VpnKey = Field(examples=['"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="'])
+
+    @property
+    def name(self) -> str:
+        """Whose, and which."""
+        return f"{self.person}-{self.device}"
+
+
+class Vpn(Strict):
+    """The way in for who is not in the practice."""
+
+    endpoint: words.Host = Field(examples=["vpn.haddad.example"])
+    port: words.Port = 51820
+    network: words.Range4 = Field(examples=["10.71.0.0/24"])
+    peers: tuple[Peer, ...] = ()
+
+    @field_validator("peers")
+    @classmethod
+    def are_different_devices(cls, peers: tuple[Peer, ...], info: ValidationInfo) -> tuple[Peer, ...]:
+        """By its key the server knows a device, and by its address everything behind the VPN does."""
+        found: list[tuple[Loc, str]] = []
+        first: dict[tuple[str, object], Peer] = {}
+        network: IPv4Network | None = info.data.get("network")
+        for index, peer in enumerate(peers):
+            if network is not None and peer.address not in list(network.hosts()):
+                found.append(((index, "address"), f"{peer.address} is no device's address in {network} (vpn.network)"))
+            for key, value in (("device", peer.name), ("address", peer.address), ("public_key", peer.public_key)):
+                if (owner := first.setdefault((key, value), peer)) is not peer:
+                    found.append(((index, key), f"this one is {owner.name}'s already; each device needs one of its own"))
+        if found:
+            raise Mistakes(found)
+        return peers
+
+    @property
+    def free_addresses(self) -> Iterator[IPv4Address]:
+        """The addresses that no device has, lowest first."""
+        taken = {peer.address for peer in self.peers}
+        return (address for address in self.network.hosts() if address not in taken)
 
 
 class Disk(Strict):

@@ -226,15 +226,15 @@ class Machine:
         return answer["return"]
 
     @contextlib.contextmanager
-    def add_forward(self, guest_port: int) -> Iterator[int]:
-        """A further port on 127.0.0.1 that leads to a port of the server's Internet side, while the block lasts."""
+    def add_forward(self, guest_port: int, proto: str = "tcp", address: str = "127.0.0.1") -> Iterator[int]:
+        """A further port on an address of this machine that leads to a port of the server's Internet side, while the block lasts."""
         host_port = free_ports(1)
-        if said := self.monitor(f"hostfwd_add internet tcp:127.0.0.1:{host_port}-:{guest_port}").strip():
+        if said := self.monitor(f"hostfwd_add internet {proto}:{address}:{host_port}-:{guest_port}").strip():
             raise HostError(f"QEMU: {said}")
         try:
             yield host_port
         finally:
-            self.monitor(f"hostfwd_remove internet tcp:127.0.0.1:{host_port}")
+            self.monitor(f"hostfwd_remove internet {proto}:{address}:{host_port}")
 
     # ---- within
 

@@ -25,6 +25,7 @@ LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 LOGIN = r"[a-z][a-z0-9_-]{0,30}"
 LOGIN_LOOKS = "a log-in name: at most 31 small letters, digits, - and _, a letter first"
 SEEN = r"[^\s\x00-\x1f\x7f]"  # a character that can be seen
+LONGEST_RANGE = 29  # six devices
 TIME = r"([01]\d|2[0-3]):[0-5]\d"
 
 
@@ -73,6 +74,12 @@ def _not_everyone(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Netwo
     return network
 
 
+def _own_range(network: IPv4Network) -> IPv4Network:
+    if not network.is_private or network.prefixlen > LONGEST_RANGE:
+        raise ValueError(f"{network} is no range of one's own with room for devices; one is 10.71.0.0/24")
+    return network
+
+
 def _host(text: str) -> str:
     if re.fullmatch(r"[0-9.]+|.*:.*", text):
         try:
@@ -117,6 +124,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Timezone = Annotated[str, AfterValidator(_timezone)]
 Locale = Annotated[str, matching(r"C\.UTF-8|[a-z]{2,3}_[A-Z]{2}\.UTF-8", "a UTF-8 locale, such as fr_FR.UTF-8")]
 InterfaceName = Annotated[str, matching(r"[A-Za-z][A-Za-z0-9_.-]{0,14}", "the name of a network interface, such as enp1s0")]
+DeviceName = Annotated[str, matching(LABEL, "the name of a device: small letters, digits and -, such as phone")]
 Serial = Annotated[
     str, matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{2,63}", "the serial number of a disk, as `lsblk -d -o NAME,SIZE,SERIAL` shows it")
 ]
@@ -137,6 +145,10 @@ DatabaseName = Annotated[
 LocalUrl = Annotated[str, matching(r"http://127\.0\.0\.1:[1-9]\d{3,4}", "an application on this server, such as http://127.0.0.1:8080")]
 OutsidePath = Annotated[Path, PlainValidator(_outside_tree, json_schema_input_type=str)]
 Address = Annotated[IPv4Address | IPv6Address, parsed(ip_address, "an IP address, such as 192.168.10.1"), PlainSerializer(str)]
+Address4 = Annotated[IPv4Address, parsed(IPv4Address, "an IPv4 address, such as 10.71.0.2"), PlainSerializer(str)]
+Range4 = Annotated[
+    IPv4Network, parsed(IPv4Network, "an IPv4 network, such as 10.71.0.0/24"), AfterValidator(_own_range), PlainSerializer(str)
+]
 Network = Annotated[
     IPv4Network | IPv6Network,
     parsed(ip_network, "a network, such as 192.168.10.0/24"),

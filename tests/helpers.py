@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -35,6 +36,16 @@ def listening(host: Host, port: int, ipv6: bool = False) -> Iterator[None]:
         yield
     finally:
         host.run(f"systemctl stop {unit}")
+
+
+def written(host: Host, pattern: str, seconds: float = 10) -> list[str]:
+    """What the kernel has written into the journal, once something matches."""
+    end = time.monotonic() + seconds
+    while True:
+        lines = host.run("journalctl -k -q -o short-iso --since=-3min -g %s", pattern).stdout.splitlines()
+        if lines or time.monotonic() > end:
+            return lines
+        time.sleep(0.3)
 
 
 def switched_off(host: Host, vm: Machine) -> None:

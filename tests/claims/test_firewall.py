@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import shlex
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +17,7 @@ from kit.render import rendered, source
 from kit.ruleset import Way, rulesets, web_ways
 from tests.ask import answers
 from tests.claim import claim
-from tests.helpers import listening
+from tests.helpers import listening, written
 
 SERVER, SERVER6 = "10.70.0.10", "fd70::10"
 NEIGHBOUR, NEIGHBOUR6 = "10.70.0.20", "fd70::20"
@@ -126,16 +125,6 @@ def test_nothing_is_passed_on(host: Host, inside: Neighbour, outside: Outside) -
             host.check_output("sysctl -q -w net.ipv4.conf.lan.forwarding=0")
     assert far.callers == [], "a packet of the neighbour passed through the server"
     assert written(host, f"cabinet-fwd: .*DPT={port} "), "control: the packet did not come as far as the firewall"
-
-
-def written(host: Host, pattern: str, seconds: float = 10) -> list[str]:
-    """What the kernel has written into the journal, once something matches."""
-    end = time.monotonic() + seconds
-    while True:
-        lines = host.run("journalctl -k -q -o short-iso --since=-3min -g %s", pattern).stdout.splitlines()
-        if lines or time.monotonic() > end:
-            return lines
-        time.sleep(0.3)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import base64
 
 AMINA = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBxo3nWP2y4JfXyuoUp+WAiU2KTe8gDqHZ1zdhCsvcl/ amina"
 KARIM = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB++/nDNNpf4W3/8/B/RL6KdY+TRdv7O9TdS7Q7FAjTM karim"
+PHONE = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+LAPTOP = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="
 
 GOOD = f"""\
 practice: Cabinet Haddad
@@ -48,6 +50,12 @@ proxy:
   names: [practice.haddad.example]
   upstream: http://127.0.0.1:8080
 database: {{name: dossier, owner: dossier}}
+vpn:
+  endpoint: vpn.haddad.example
+  network: 10.71.0.0/24
+  peers:
+    - {{person: amina, device: phone, address: 10.71.0.1, public_key: {PHONE}}}
+    - {{person: karim, device: laptop, address: 10.71.0.2, public_key: {LAPTOP}}}
 """
 
 
@@ -246,7 +254,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "published to the Internet": (
         "ssh: [management]",
         "https: [internet]",
-        "19: network.published.https[0]: nothing is published to the Internet; the VPN comes with a later release",
+        "19: network.published.https[0]: nothing is published to the Internet; from there the way in is the vpn",
     ),
     "published to nobody known": (
         "ssh: [management]",
@@ -384,5 +392,62 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "owner: dossier",
         "owner: amina",
         "40: database.owner: amina is a person; the application's role needs a name of its own",
+    ),
+    "device of a person who left": ("person: karim", "person: nadia", '46: vpn.peers[1].person: "nadia" is not in people; take this device out'),
+    "device of a misspelt person": ("person: karim", "person: karin", '46: vpn.peers[1].person: "karin" is not in people; did you mean karim?'),
+    "one address for two devices": (
+        "10.71.0.2",
+        "10.71.0.1",
+        "46: vpn.peers[1].address: this one is amina-phone's already; each device needs one of its own",
+    ),
+    "one key for two devices": (
+        LAPTOP,
+        PHONE,
+        "46: vpn.peers[1].public_key: this one is amina-phone's already; each device needs one of its own",
+    ),
+    "one device twice": (
+        "person: karim, device: laptop",
+        "person: amina, device: phone",
+        "46: vpn.peers[1].device: this one is amina-phone's already; each device needs one of its own",
+    ),
+    "device with an address elsewhere": (
+        "10.71.0.2",
+        "10.72.0.2",
+        "46: vpn.peers[1].address: 10.72.0.2 is no device's address in 10.71.0.0/24 (vpn.network)",
+    ),
+    "device with the network's own number": (
+        "10.71.0.2",
+        "10.71.0.0",
+        "46: vpn.peers[1].address: 10.71.0.0 is no device's address in 10.71.0.0/24 (vpn.network)",
+    ),
+    "device with a space in its name": (
+        "device: phone",
+        "device: Amina's phone",
+        '45: vpn.peers[0].device: "Amina\'s phone" is not the name of a device: small letters, digits and -, such as phone',
+    ),
+    "cut key of a device": (
+        PHONE,
+        PHONE[:-5],
+        "45: vpn.peers[0].public_key: not a WireGuard public key; write the 44 characters that the device's WireGuard shows as its public key",
+    ),
+    "key of a device of the VM": (
+        PHONE,
+        '"state:amina-phone"',
+        "45: vpn.peers[0].public_key: state:amina-phone works in clinics/vagrant.yaml alone; write the public key that the device shows",
+    ),
+    "VPN in the range of the management": (
+        "[192.168.10.0/28]",
+        "[192.168.10.0/28, 10.71.0.0/16]",
+        "43: vpn.network: 10.71.0.0/24 overlaps 10.71.0.0/16 (network); take a range that nothing else uses",
+    ),
+    "VPN in a range of the Internet": (
+        "network: 10.71.0.0/24",
+        "network: 9.9.9.0/24",
+        "43: vpn.network: 9.9.9.0/24 is no range of one's own with room for devices; one is 10.71.0.0/24",
+    ),
+    "VPN that leads nowhere": (
+        "    ssh: [management]",
+        "    ssh: [management]\n    https: [lan]\n    http: [lan]",
+        "43: vpn: nothing is published to it; add vpn to network.published.https, or take this section out",
     ),
 }

@@ -18,15 +18,26 @@ def vm() -> Clinic:
 
 
 def test_each_service_is_open_to_its_zone_alone() -> None:
-    """The LAN by its own card; the management networks by whatever card they are routed."""
+    """The LAN and the VPN by their own cards; the management networks by whatever card they are routed."""
     assert openings(vm()) == [
         Opening("ssh", "management", 22, None, "ip", ("10.0.2.0/24", "10.70.0.0/24")),
         Opening("ssh", "management", 22, None, "ip6", ("fd70::/64",)),
+        Opening("ssh", "vpn", 22, "vpn", "ip", ("10.71.0.0/24",)),
         Opening("https", "lan", 443, "lan", "ip", ("10.70.0.0/24",)),
         Opening("https", "lan", 443, "lan", "ip6", ("fd70::/64",)),
+        Opening("https", "vpn", 443, "vpn", "ip", ("10.71.0.0/24",)),
         Opening("http", "lan", 80, "lan", "ip", ("10.70.0.0/24",)),
         Opening("http", "lan", 80, "lan", "ip6", ("fd70::/64",)),
+        Opening("http", "vpn", 80, "vpn", "ip", ("10.71.0.0/24",)),
     ]
+
+
+def test_without_a_vpn_nothing_is_open_to_it() -> None:
+    """Neither its port nor its card is named, whatever is published to it; with one, the technician gets in through it by the base table."""
+    clinic = vm()
+    assert [("51820" in text, "tcp dport 22" in text and '"vpn"' in text) for text in rulesets(clinic, [])] == [(True, True)] * 2
+    for text in rulesets(clinic.model_copy(update={"vpn": None}), []):
+        assert '"vpn"' not in text and "51820" not in text
 
 
 def test_networks_within_networks_become_one() -> None:
