@@ -63,7 +63,7 @@ def check_vpn_key(text: str) -> str:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != VPN_KEY_BYTES:
-        raise ValueError("not a WireGuard public key; write the 44 characters that the device's WireGuard shows as its public key")
+        raise ValueError("not a WireGuard public key; write the 44 characters that WireGuard on the device shows")
     return text
 
 

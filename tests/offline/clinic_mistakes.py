@@ -393,8 +393,12 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "owner: amina",
         "40: database.owner: amina is a person; the application's role needs a name of its own",
     ),
-    "device of a person who left": ("person: karim", "person: nadia", '46: vpn.peers[1].person: "nadia" is not in people; take this device out'),
-    "device of a misspelt person": ("person: karim", "person: karin", '46: vpn.peers[1].person: "karin" is not in people; did you mean karim?'),
+    "device of who left": ("person: karim", "person: nadia", '46: vpn.peers[1].person: "nadia" is not in people; take this device out'),
+    "device of who is misspelt": (
+        "person: karim",
+        "person: karin",
+        '46: vpn.peers[1].person: "karin" is not in people; did you mean karim?',
+    ),
     "one address for two devices": (
         "10.71.0.2",
         "10.71.0.1",
@@ -428,7 +432,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "cut key of a device": (
         PHONE,
         PHONE[:-5],
-        "45: vpn.peers[0].public_key: not a WireGuard public key; write the 44 characters that the device's WireGuard shows as its public key",
+        "45: vpn.peers[0].public_key: not a WireGuard public key; write the 44 characters that WireGuard on the device shows",
     ),
     "key of a device of the VM": (
         PHONE,

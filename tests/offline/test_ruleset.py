@@ -33,7 +33,7 @@ def test_each_service_is_open_to_its_zone_alone() -> None:
 
 
 def test_without_a_vpn_nothing_is_open_to_it() -> None:
-    """Neither its port nor its card is named, whatever is published to it; with one, the technician gets in through it by the base table."""
+    """Neither its port nor its card is named, whatever is published to it; with one, SSH is open to it by each table alone."""
     clinic = vm()
     assert [("51820" in text, "tcp dport 22" in text and '"vpn"' in text) for text in rulesets(clinic, [])] == [(True, True)] * 2
     for text in rulesets(clinic.model_copy(update={"vpn": None}), []):
