@@ -37,6 +37,8 @@ class Device:
         self.tunnel = "\n".join(f"{key}{equals}{value}" for key, equals, value in lines if key != "Address")
 
     def __enter__(self) -> Self:
+        # What a run that was killed has left: without its card the old wireguard-go ends.
+        capture(as_admin(["ip", "netns", "delete", self.namespace]), show=False, check=False)
         self.process = subprocess.Popen(
             as_admin(["wireguard-go", "-f", self.card]), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SERVER, SERVER6 = "10.70.0.10", "fd70::10"
 ADDRESS, ADDRESS6 = "10.70.0.20", "fd70::20"
+# RFC 5737 leaves these addresses to examples; each checkout has its own.
+STRANGER = f"198.51.100.{int(instance_id(), 16) % 254 + 1}"
 
 # Run inside the namespace: exit code 0 when something answers at the port.
 PROBE = """
@@ -118,11 +120,12 @@ class Neighbour:
             raise HostError(f"the neighbour's relay did not start: {(state_dir() / 'relay.log').read_text().strip()}")
 
     def down(self) -> None:
-        """End the relay and remove the namespace."""
+        """End the relay and remove the namespace, and the stranger's address on the other side."""
         if pid := self._relay_pid():
             capture(as_admin(["sh", "-c", f"kill {pid}"]), show=False)
         if Path("/run/netns", self.namespace).exists():
             capture(as_admin(["ip", "netns", "delete", self.namespace]), show=False)
+            capture(as_admin(["ip", "address", "delete", f"{STRANGER}/32", "dev", "lo"]), show=False, check=False)
         self.pid_file.unlink(missing_ok=True)
 
     def run(self, command: str | Sequence[str], timeout: float = 30, input: str | None = None) -> Result:
@@ -183,10 +186,9 @@ class Outside:
         self.machine = machine or Machine()
 
     def stranger(self) -> str:
-        """An address that this machine alone has: who connects from it is nobody's neighbour, and the server sees it as it is."""
-        address = f"198.51.100.{int(instance_id(), 16) % 254 + 1}"
-        capture(as_admin(["ip", "address", "replace", f"{address}/32", "dev", "lo"]), show=False)
-        return address
+        """An address of this machine, for it alone: who comes from there is nobody's neighbour, and the server sees it as it is."""
+        capture(as_admin(["ip", "address", "replace", f"{STRANGER}/32", "dev", "lo"]), show=False)
+        return STRANGER
 
     def reaches(self, port: int, wait: float = 3, address: str = "127.0.0.1") -> bool:
         """Whether the server lets a TCP connection to this port in. It comes from `address`; slirp calls our loopback 10.0.2.2.
