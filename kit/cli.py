@@ -126,14 +126,21 @@ def test(part: str | None) -> None:
 @cli.command()
 @click.argument("name")
 def plan(name: str) -> None:
-    """Show what a deploy of NAME would change; changes nothing.
+    """Show what a deploy of NAME would change, files as a diff; changes nothing.
 
     Exit code 0: nothing; 2: something; 1: it could not be found out.
     """
     clinic_named(name)
     changes = deployment.planned_changes(name)
-    click.echo("\n".join(changes) or "Nothing to change: the server is as described.")
+    show(changes, otherwise="Nothing to change: the server is as described.")
     sys.exit(2 if changes else 0)
+
+
+def show(changes: list[str], otherwise: str) -> None:
+    """A plan; on a terminal what comes is green, what goes is red, and what somebody altered stands out."""
+    colours = {"    +": "green", "    -": "red", "    ALTERED": "yellow", "    REMOVED": "yellow"}
+    for line in "\n".join(changes).splitlines() or [otherwise]:
+        click.secho(line, fg=next((colour for start, colour in colours.items() if line.startswith(start)), None))
 
 
 @cli.command()
@@ -141,13 +148,13 @@ def plan(name: str) -> None:
 @click.option("--yes", is_flag=True, help="do not ask before the first change")
 def deploy(name: str, yes: bool) -> None:
     """Make the server what clinics/NAME.yaml describes: show what would change, ask, change it."""
-    deployed(name, (lambda _: True) if yes else agreed)
+    deployed(name, lambda changes: agreed(changes, ask=not yes))
 
 
-def agreed(changes: list[str]) -> bool:
-    """Whether a person says yes to these changes; to a first deploy, whatever it will do."""
-    click.echo("\n".join(changes) or "This server was never deployed to its end: everything is still to do.")
-    return click.confirm("Go on?", default=False)
+def agreed(changes: list[str], ask: bool) -> bool:
+    """Show these changes; whether a person says yes to them, where one is asked. To a first deploy, whatever it will do."""
+    show(changes, otherwise="This server was never deployed to its end: everything is still to do.")
+    return not ask or click.confirm("Go on?", default=False)
 
 
 def deployed(name: str, agree: Callable[[list[str]], bool] = lambda _: True) -> bool:

@@ -18,6 +18,7 @@ from pyinfra import host, logger
 from pyinfra.api import FactBase, FileUploadCommand, FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
 
+from kit import manifest
 from kit import operations as kit
 from kit.connection import Connection
 
@@ -37,11 +38,17 @@ class Guarded:
     content: bytes | None
     check: str = "true"
     mode: str = "644"
+    secret: bool | None = None  # as in config_file
 
     @property
     def state(self) -> str | None:
         """How `Standing` describes the file when it is as wanted."""
-        return None if self.content is None else f"{self.mode} root:root {sha256(self.content).hexdigest()}"
+        return None if self.content is None else f"{self.rights} {sha256(self.content).hexdigest()}"
+
+    @property
+    def rights(self) -> str:
+        """Mode and owner; none where nothing may lie."""
+        return "" if self.content is None else f"{self.mode} root:root"
 
     @property
     def staged(self) -> str:
@@ -57,6 +64,11 @@ class Now:
     files: dict[str, str] = field(default_factory=dict)
     holds: bool = False
     armed: bool = False
+
+    def lies(self, path: str) -> tuple[str, str]:
+        """Digest and rights of the regular file at `path`; empty where there is none."""
+        rights, _, digest = self.files.get(path, "").rpartition(" ")
+        return (digest, rights) if rights else ("", "")
 
 
 class Standing(FactBase[Now]):
@@ -116,11 +128,17 @@ def change(
     `restore` runs after the old files are back; it must also work when they were absent. `prepare` runs while the switch is
     armed, before anything changes. A `load` that fails is put back at once.
     """
+    for file in files:
+        if file.content is not None:
+            manifest.leaves(file.dest, file.content)
     now = host.get_fact(Standing, switch=switch, paths=tuple(file.dest for file in files), live=live)
     different = [file for file in files if now.files.get(file.dest) != file.state]
     if not different and now.holds and not now.armed:
         host.noop(f"{switch} is as wanted")
         return
+    for file in different:
+        lies, rights = now.lies(file.dest)
+        manifest.tell(file.dest, file.content, file.rights, lies=lies, rights=rights, secret=file.secret)
     if different or not now.holds:
         new = [file for file in different if file.content is not None]
         yield StringCommand("mkdir", "-p", KEPT, *(QuoteString(file.dest.rpartition("/")[0]) for file in files))
@@ -141,8 +159,8 @@ def _armed(switch: str, files: list[Guarded], new: list[Guarded], restore: str, 
 
 
 def _loaded(switch: str, different: list[Guarded], load: str) -> StringCommand:
-    """Each file by one rename, then `load`; put back when any of it fails."""
-    bits: list[Any] = ["(set -eu\n"]
+    """What somebody altered is set aside, each file comes by one rename, then `load`; put back when any of it fails."""
+    bits: list[Any] = [f"{manifest.SET_ASIDE}(set -eu\nset_aside", *(QuoteString(file.dest) for file in different), "\n"]
     for file in different:
         bits += ["rm -rf" if file.content is None else f"mv -fT {file.staged}", QuoteString(file.dest), "\n"]
     bits += [f"{load}\n)\ntest $? -eq 0 || {{", DEADMAN, "rollback", switch, ">&2; exit 1; }"]

@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kit import acceptance, page, paths, register
-from kit.clinic import Clinic
+from kit import plan as plans
+from kit.clinic import Clinic, load
 from kit.connection import Connection
 from kit.revision import revision
 from kit.vm import Machine
@@ -29,13 +31,13 @@ def inventory(name: str) -> list[str]:
     return ["inventory/vagrant.py"] if name == "vagrant" else ["inventory/clinics.py", "--limit", f"@cabinet/{name}"]
 
 
-def pyinfra(name: str, *what: str, echo: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run pyinfra on clinic `name`; `what` is deploy.py, or roles.firewall.firewall, and options."""
+def pyinfra(name: str, *what: str, echo: bool = True, told: str = "") -> subprocess.CompletedProcess[str]:
+    """Run pyinfra on clinic `name`; `what` is deploy.py, or roles.firewall.firewall, and options. `told`: see kit/plan.py."""
     argv = [str(PYINFRA), *inventory(name), *what]
     if echo:
         print(f"[$ pyinfra {' '.join(argv[1:])}]", flush=True)
     # pyinfra's debug log would land in the tree and may hold what was uploaded.
-    env = os.environ | {"PYINFRA_PROGRESS": os.environ.get("PYINFRA_PROGRESS", "auto")}
+    env = os.environ | {"PYINFRA_PROGRESS": os.environ.get("PYINFRA_PROGRESS", "auto"), plans.TOLD: told}
     return subprocess.run(argv, cwd=paths.ROOT, env=env, text=True, check=False, capture_output=not echo)
 
 
@@ -48,11 +50,23 @@ def run_role(name: str, role: str, echo: bool = False) -> None:
 
 
 def planned_changes(name: str) -> list[str]:
-    """The names of the operations that would change something on clinic `name`; empty when the server is as described.
+    """The operations that would change something on clinic `name`, each with its diff; empty when the server is as described.
 
     Raises DeployError when the plan could not be made.
     """
-    return [step["name"] for step in plan(name)["plan"] if step["hosts_with_change"]]
+    with tempfile.NamedTemporaryFile(dir=paths.state_dir(), prefix="plan.") as told:
+        changing = [step["name"] for step in plan(name, told.name)["plan"] if step["hosts_with_change"]]
+        files = plans.read(Path(told.name))
+    return plans.explained(changing, files, lambda question: asked(name, question))
+
+
+def asked(name: str, question: str) -> bytes:
+    """What a command says on clinic `name`, over the connection that is open."""
+    shell = Connection(name, load(paths.ROOT / "clinics" / f"{name}.yaml")).shell()
+    try:
+        return shell.run(question).stdout
+    finally:
+        shell.close()
 
 
 def operations(name: str) -> int:
@@ -60,9 +74,9 @@ def operations(name: str) -> int:
     return len(plan(name)["plan"])
 
 
-def plan(name: str) -> dict[str, Any]:
+def plan(name: str, told: str = "") -> dict[str, Any]:
     """What `pyinfra --dry --json` says of clinic `name`. Raises DeployError when the plan could not be made."""
-    done = pyinfra(name, "deploy.py", "--dry", "--json", echo=False)
+    done = pyinfra(name, "deploy.py", "--dry", "--json", echo=False, told=told)
     if done.returncode:
         raise DeployError(f"plan of {name}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return json.loads(done.stdout)
@@ -71,7 +85,7 @@ def plan(name: str) -> dict[str, Any]:
 def deploy(name: str, connection: Connection, agree: Callable[[list[str]], bool] = lambda _: True) -> bool:
     """Make the server what its clinic file describes; whether anything was changed.
 
-    `agree` is shown the names of the operations that would change something, and may refuse; of a server that was never deployed
+    `agree` is shown the operations that would change something, and may refuse; of a server that was never deployed
     nobody can say which they are, and it is shown none.
 
     Raises LoginError when nobody is let in, DeployError when an operation failed: what was done so far stays, a repeat goes on there.

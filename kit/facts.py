@@ -85,6 +85,8 @@ class Path(FactBase[FileState | None]):
 class Tree(FactBase[dict[str, str]]):
     """The regular files below `path`: relative path to SHA-256; empty when there is no such directory."""
 
+    default = dict
+
     def command(self, path: str) -> StringCommand:
         return StringCommand("cd", QuoteString(path), "2>/dev/null && find . -type f -exec sha256sum {} + || true")
 

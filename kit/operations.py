@@ -15,7 +15,7 @@ from pyinfra import host
 from pyinfra.api import FileUploadCommand, OperationError, QuoteString, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
 
-from kit import facts
+from kit import facts, manifest
 from kit.render import content_of
 
 Commands = Generator[PyinfraCommand | str, None, None]
@@ -37,28 +37,49 @@ def config_file(
     mode: str = "644",
     owner: str = "root",
     group: str = "root",
+    secret: bool | None = None,
     **data: Any,
 ) -> Commands:
     """Make `dest` a whole file of ours: from `content`, from files/`src`, or from templates/`template` with `data`.
 
     It is staged beside its place, `check` (a command; {} is the staged file) must accept it, then one rename puts it there.
-    What `check` refuses never reaches its place.
+    What `check` refuses never reaches its place. What somebody altered is set aside. No plan shows the text of a `secret` file;
+    unless it is said here, that is one which not everybody may read.
     """
     wanted = content_of(content, src, template, data)
+    manifest.leaves(dest, wanted)
+    yield from _file(dest, wanted, check, mode, owner, group, secret)
+
+
+@operation()
+def file_list() -> Commands:
+    """Write down what the operations of this run have left; as the last of them all."""
+    wanted = manifest.left().encode()
+    now = host.get_fact(facts.Path, path=manifest.MANIFEST)
+    if now is not None and now.sha256 == sha256(wanted).hexdigest():
+        host.noop(f"{manifest.MANIFEST} is as wanted")
+        return
+    yield FileUploadCommand(BytesIO(wanted), manifest.MANIFEST)
+
+
+def _file(dest: str, wanted: bytes, check: str | None, mode: str, owner: str, group: str, secret: bool | None) -> Commands:
     now = host.get_fact(facts.Path, path=dest)
     if now == facts.FileState(mode, owner, group, "regular file" if wanted else "regular empty file", sha256(wanted).hexdigest()):
         host.noop(f"{dest} is as wanted")
         return
     if now is not None and now.kind == "directory":
         raise OperationError(f"{dest} is a directory; a file belongs there. Look what is in it, then move it away.")
+    lies, rights = (now.sha256, f"{now.mode} {now.owner}:{now.group}") if now else ("", "")
+    manifest.tell(dest, wanted, f"{mode} {owner}:{group}", lies=lies, rights=rights, secret=secret)
     directory, _, name = dest.rpartition("/")
     staged = f"{directory}/.{name}.staged"  # same directory: the rename is atomic; a leading dot: no glob includes it
     yield StringCommand("mkdir", "-p", QuoteString(directory))
     yield FileUploadCommand(BytesIO(wanted), staged)
     checked = check.replace("{}", '"$staged"') if check else "true"
     yield StringCommand(
-        "staged=", QuoteString(staged), f"; if ( {checked}\n); then chown ", f"{owner}:{group}", ' "$staged" && chmod ', mode,
-        ' "$staged" && mv -fT "$staged" ', QuoteString(dest), '; else rm -f "$staged"; exit 1; fi', _separator="",
+        manifest.SET_ASIDE, "staged=", QuoteString(staged), f"; if ( {checked}\n); then chown ", f"{owner}:{group}",
+        ' "$staged" && chmod ', mode, ' "$staged" && set_aside ', QuoteString(dest), ' && mv -fT "$staged" ', QuoteString(dest),
+        '; else rm -f "$staged"; exit 1; fi', _separator="",
     )  # fmt: skip
 
 
@@ -69,9 +90,14 @@ def tree(path: str, files: dict[str, bytes]) -> Commands:
     Only for directories that are ours alone. The new tree is unpacked beside the old one and takes its place by a rename.
     """
     wanted = {name: sha256(content).hexdigest() for name, content in files.items()}
-    if host.get_fact(facts.Tree, path=path) == wanted:
+    for name, content in files.items():
+        manifest.leaves(f"{path}/{name}", content)
+    now = host.get_fact(facts.Tree, path=path)
+    if now == wanted:
         host.noop(f"{path} is as wanted")
         return
+    for name in sorted(name for name in {*now, *wanted} if now.get(name) != wanted.get(name)):
+        manifest.tell(f"{path}/{name}", files.get(name), "", lies=now.get(name, ""), rights="", secret=None)
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, content in sorted(files.items()):
@@ -82,8 +108,8 @@ def tree(path: str, files: dict[str, bytes]) -> Commands:
     yield StringCommand("rm -rf", staged, old, "&& install -d -m 755", staged)
     yield FileUploadCommand(BytesIO(archive.getvalue()), f"{path}.staged/.tar")
     yield StringCommand(
-        "cd", staged, "&& umask 022 && tar -xf .tar --no-same-owner && rm .tar && cd / && { ! test -e", quoted, "|| mv", quoted, old,
-        "; } && mv", staged, quoted, "&& rm -rf", old,
+        manifest.SET_ASIDE, "set_aside", quoted, "&& cd", staged, "&& umask 022 && tar -xf .tar --no-same-owner && rm .tar && cd / &&",
+        "{ ! test -e", quoted, "|| mv", quoted, old, "; } && mv", staged, quoted, "&& rm -rf", old,
     )  # fmt: skip
 
 
@@ -107,11 +133,14 @@ def absent(path: str) -> Commands:
 
 @operation()
 def script(unless: str, run: str) -> Commands:
-    """Run the shell script `run`, unless the shell script `unless` ends with 0; both are asked on the live system."""
+    """Run the shell script `run`, unless the shell script `unless` ends with 0; both are asked on the live system.
+
+    Before `run` removes what somebody may have put there it calls set_aside PATH….
+    """
     if host.get_fact(facts.Holds, question=unless):
         host.noop("holds")
         return
-    yield StringCommand(f"set -eu\n{run}")
+    yield StringCommand(f"{manifest.SET_ASIDE}set -eu\n{run}")
 
 
 @operation()

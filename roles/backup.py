@@ -103,7 +103,8 @@ def key() -> None:
             f"umask 077; chmod 600 {PASSPHRASE}; chown root:root {PASSPHRASE}\n"
             f"{wanted} > {HOME}/.key.staged\n"
             f"chown root:postgres {HOME}/.key.staged; chmod 640 {HOME}/.key.staged; mv -fT {HOME}/.key.staged {KEY}\n"
-            f"install -d -m 755 /etc/pgbackrest; rm -rf /etc/pgbackrest/conf.d; ln -s {HOME} /etc/pgbackrest/conf.d"
+            "install -d -m 755 /etc/pgbackrest; test -L /etc/pgbackrest/conf.d || set_aside /etc/pgbackrest/conf.d\n"
+            f"rm -rf /etc/pgbackrest/conf.d; ln -s {HOME} /etc/pgbackrest/conf.d"
         ),
     )
 

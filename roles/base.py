@@ -1,6 +1,6 @@
 """base: what all slices stand on: their packages in one transaction, the host's name and time zone, the practice command, the stamp.
 
-Claims: SYS-01, SYS-02, SYS-03.  Changes from Debian defaults: no recommended packages; apt waits for its lock.
+Claims: SYS-01 to SYS-04.  Changes from Debian defaults: no recommended packages; apt waits for its lock.
 """
 
 from __future__ import annotations
@@ -100,5 +100,6 @@ def practice_command() -> None:
 
 @deploy("base")
 def stamp() -> None:
-    """Write down which revision of this tree was carried out to its end."""
+    """Write down which revision of this tree was carried out to its end, and what it left."""
     kit.config_file(name="SYS-01 stamp the revision", dest="/etc/cabinet/revision", content=f"{revision()}\n")
+    kit.file_list(name="SYS-04 list what lies where, so that it is seen what others alter")

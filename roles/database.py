@@ -84,8 +84,9 @@ def cluster() -> None:
         name="DB-14 leave no place from which another setting could come",
         unless=f'test -z "$(find {CONFIG} -mindepth 1 {known})"\n'
         f'test -e {CLUSTER}/recovery.signal || ! grep -qvE "^ *(#|$)" {CLUSTER}/postgresql.auto.conf',
-        run=f"find {CONFIG} -mindepth 1 {known} -delete\n"
-        f"test -e {CLUSTER}/recovery.signal || runuser -u postgres -- truncate -s 0 {CLUSTER}/postgresql.auto.conf",
+        run=f"set_aside $(find {CONFIG} -mindepth 1 {known})\nfind {CONFIG} -mindepth 1 {known} -delete\n"
+        f"if ! test -e {CLUSTER}/recovery.signal; then set_aside {CLUSTER}/postgresql.auto.conf\n"
+        f"runuser -u postgres -- truncate -s 0 {CLUSTER}/postgresql.auto.conf; fi",
     )
     kit.unit(name="DB-07 start the database", unit=UNIT)
 

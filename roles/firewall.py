@@ -40,7 +40,8 @@ def firewall() -> None:
     kit.script(
         name="FW-08 put Debian's own unit out of action",
         unless='test "$(systemctl show -P LoadState nftables)" = masked\n! systemctl --quiet is-active nftables',
-        run="rm -f /etc/systemd/system/nftables.service\nsystemctl mask nftables.service\nsystemctl stop nftables.service",
+        run=f"set_aside {SYSTEMD}/nftables.service\nrm -f {SYSTEMD}/nftables.service\n"
+        "systemctl mask nftables.service\nsystemctl stop nftables.service",
     )
     deadman.change(
         name="FW-01 FW-02 FW-03 FW-04 FW-05 FW-06 FW-07 FW-09 FW-10 shut both doors but for what is named",

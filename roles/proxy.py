@@ -132,7 +132,7 @@ def sandbox() -> None:
         name="WEB-11 let nothing else change the sandbox",
         unless=f'test "$(systemctl show -P DropInPaths nginx.service)" = {DROP_INS}/cabinet.conf',
         run=f"""for path in $(systemctl show -P DropInPaths nginx.service); do
-    case $path in {DROP_INS}/cabinet.conf) ;; /etc/* | /run/*) rm -f "$path" ;; esac
+    case $path in {DROP_INS}/cabinet.conf) ;; /etc/* | /run/*) set_aside "$path"; rm -f "$path" ;; esac
 done
 touch {DROP_INS}  # newer than what runs: the next operation restarts it
 systemctl daemon-reload""",

@@ -107,8 +107,9 @@ def door_files(clinic: Clinic) -> list[Guarded]:
         Guarded("/etc/pam.d/login", file_bytes("ssh/pam-console"), MODULES_EXIST),
         Guarded("/etc/default/ssh", file_bytes("ssh/default")),
         Guarded("/etc/systemd/system/ssh.service.d/cabinet.conf", file_bytes("ssh/service.conf")),
-        Guarded("/etc/sudoers", sudoers, "/usr/sbin/visudo -cqf {}", "440"),
-        Guarded("/etc/ssh/sshd_config", sshd_config, "/usr/sbin/sshd -t -f {}", "600"),
+        # Neither has a word that a secret could stand behind: a plan shows them, although not everybody may read them.
+        Guarded("/etc/sudoers", sudoers, "/usr/sbin/visudo -cqf {}", "440", secret=False),
+        Guarded("/etc/ssh/sshd_config", sshd_config, "/usr/sbin/sshd -t -f {}", "600", secret=False),
     ]
 
 

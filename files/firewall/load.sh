@@ -1,6 +1,10 @@
-# Each table is replaced in one step; a table or a drop-in that is not ours goes.
-rm -rf /etc/systemd/system/cabinet-firewall.service.d /etc/systemd/system/cabinet-firewall-base.service.d
-rm -rf /run/systemd/system/cabinet-firewall.service.d /run/systemd/system/cabinet-firewall-base.service.d
+# Each table is replaced in one step; a table or a drop-in that is not ours goes, and a copy of it stays (kit/deadman.py knows how).
+for directory in /etc/systemd/system /run/systemd/system; do
+	for unit in cabinet-firewall cabinet-firewall-base; do
+		set_aside "$directory/$unit.service.d"
+		rm -rf "$directory/$unit.service.d"
+	done
+done
 if systemctl show -p LoadState,NeedDaemonReload cabinet-firewall-base.service cabinet-firewall.service sysinit.target systemd-networkd.service |
 	grep -qx -e LoadState=not-found -e NeedDaemonReload=yes; then systemctl daemon-reload; fi
 systemctl reload-or-restart cabinet-firewall-base.service

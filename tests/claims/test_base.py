@@ -76,3 +76,15 @@ def test_exactly_these_listen(host: Host, clinic: Clinic) -> None:
     found = {socket_of(line) for line in host.check_output("ss -H -ltunp").splitlines()}
     assert ("tcp", "22", "sshd") in found, "control: not even sshd was found"
     assert sorted(found - LISTENING - ({("udp", str(clinic.vpn.port), "kernel")} if clinic.vpn else set())) == []
+
+
+def hosts_altered(host: Host) -> None:
+    host.check_output("echo 203.0.113.9 deb.debian.org >> /etc/hosts")
+
+
+@claim("SYS-04", broken_by=hosts_altered, symptom="/etc/hosts")
+def test_every_file_is_as_the_last_deploy_left_it(host: Host) -> None:
+    """What it left stands in a list on the server; each file has the checksum that stands there."""
+    listed = host.check_output("cut -c 67- /etc/cabinet/manifest").splitlines()
+    assert {"/etc/hosts", "/etc/ssh/sshd_config", "/usr/local/lib/cabinet/practice/__main__.py"} <= set(listed), "control: a list of files"
+    assert host.run("sha256sum --check --quiet /etc/cabinet/manifest 2>/dev/null").stdout.splitlines() == []

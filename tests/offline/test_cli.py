@@ -23,7 +23,7 @@ class Server:
         monkeypatch.setattr(deployment, "planned_changes", lambda _: changes)
         monkeypatch.setattr(deployment, "pyinfra", self.pyinfra)
 
-    def pyinfra(self, *_: str) -> CompletedProcess[str]:
+    def pyinfra(self, *_: str, **__: str) -> CompletedProcess[str]:
         self.carried_out += 1
         return CompletedProcess([], 0)
 

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 from itertools import takewhile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kit import plan
 from kit.paths import ROOT
 from kit.register import load_claims
 
@@ -18,13 +21,20 @@ BASE = "BASE"
 
 
 @pytest.fixture(scope="session")
-def planned() -> list[tuple[str, str]]:
-    """Role and name of each operation of a first deploy, in order; every fact finds an empty machine."""
+def dry(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[plan.FileChange]]:
+    """A first deploy as pyinfra plans it, and what the operations tell; every fact finds an empty machine."""
+    told = tmp_path_factory.mktemp("plan") / "told"
     argv = [sys.executable, "-m", "pyinfra", "@fake/practice", "--data", "clinic_file=clinics/vagrant.yaml", "deploy.py", "--dry", "--json"]
-    environment = os.environ | {"PYINFRA_FAKE_DELAY": "0", "PYINFRA_FAKE_DELAY_JITTER": "0"}
+    environment = os.environ | {"PYINFRA_FAKE_DELAY": "0", "PYINFRA_FAKE_DELAY_JITTER": "0", plan.TOLD: str(told)}
     run = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    names = [name for step in json.loads(run.stdout)["plan"] for name in step["names"]]
+    return json.loads(run.stdout), plan.read(Path(told))
+
+
+@pytest.fixture(scope="session")
+def planned(dry: tuple[dict[str, Any], list[plan.FileChange]]) -> list[tuple[str, str]]:
+    """Role and name of each operation of a first deploy, in order."""
+    names = [name for step in dry[0]["plan"] for name in step["names"]]
     return [(role, operation) for role, _, operation in (name.partition(" | ") for name in names)]
 
 
@@ -45,3 +55,21 @@ def test_every_operation_serves_a_claim_or_is_plumbing(planned: list[tuple[str, 
 def test_the_first_operation_is_the_bases(planned: list[tuple[str, str]]) -> None:
     """All packages are installed at once and without starting anything, before any role needs one."""
     assert planned[0][0] == "base"
+
+
+# Not everybody may read them, and yet they have no word that a secret could stand behind.
+SHOWN = {"/etc/sudoers", "/etc/ssh/sshd_config"}
+
+
+def test_the_plan_is_told_no_text_that_not_everybody_may_read(dry: tuple[dict[str, Any], list[plan.FileChange]]) -> None:
+    """What is secret is decided where the file is declared: by its mode, or by a word there."""
+    readable = {file.path for file in dry[1] if file.wanted_rights and int(file.wanted_rights.split(" ")[0]) % 10 & 4 == 0}
+    assert {"/etc/cabinet/people.json", "/etc/sudoers"} <= readable, "control: there are such files"
+    assert {file.path for file in dry[1] if file.text is not None} & readable == SHOWN
+
+
+def test_each_file_is_told_under_its_operation(dry: tuple[dict[str, Any], list[plan.FileChange]]) -> None:
+    """Every name that is told is one of the plan, so that the diff stands where it belongs."""
+    names = {step["name"] for step in dry[0]["plan"]}
+    assert len(dry[1]) > 50, "control: files are told"
+    assert sorted({file.operation for file in dry[1]} - names) == []
