@@ -24,7 +24,7 @@ from kit.register import LATER, Claim, Measure
 SHARED_CHAPTERS = {"restore": "backup", "rooms": "people"}
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class ReportError(ValueError):
@@ -33,7 +33,7 @@ class ReportError(ValueError):
 
 def _plain(text: str) -> str:
     # A failing test quotes what the server said. Colours, control and text-direction characters could make it read as something else.
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", _ANSI.sub("", text.replace("\r\n", "\n"))).strip()
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", _ANSI.sub("", text.replace("\r\n", "\n"))).strip()
 
 
 Text = Annotated[str, AfterValidator(_plain)]

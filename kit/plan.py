@@ -8,20 +8,19 @@ from __future__ import annotations
 import difflib
 import io
 import json
-import re
 import shlex
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kit.acceptance import UNPRINTABLE
+
 # What the last deploy left, as sha256sum writes it; on the server.
 MANIFEST = "/etc/cabinet/manifest"
 SET_ASIDE = "/var/lib/cabinet/set-aside"
 # Names, in pyinfra's environment, the file that the operations tell.
 TOLD = "CABINET_PLAN"
-
-_UNPRINTABLE = re.compile(r"[^\t\x20-\x7e\xa0-\u2027\u202f-\u2065\u2070-\ud7ff\ue000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,12 @@ def explained(operations: Iterable[str], files: list[FileChange], ask: Callable[
 def _fetched(files: list[FileChange], ask: Callable[[str], bytes]) -> dict[str, str]:
     """The text of the manifest, and of what would be changed and may be shown; a link's is where it leads."""
     paths = [MANIFEST, *(file.path for file in files if not file.secret)]
-    with tarfile.open(fileobj=io.BytesIO(ask(f"tar -C / -cf - {shlex.join(path[1:] for path in paths)} 2>/dev/null"))) as tar:
-        return {f"/{entry.name}": _text(tar, entry) for entry in tar if not entry.isdir()}
+    # What lies in a tree is told without its rights: here they are.
+    judged = {MANIFEST, *(file.path for file in files if file.rights)}
+    answer = ask(f"tar -C / -cf - {shlex.join(path[1:] for path in paths)} 2>/dev/null")
+    with tarfile.open(fileobj=io.BytesIO(answer)) as tar:
+        entries = {f"/{entry.name}": entry for entry in tar if not entry.isdir()}
+        return {path: _text(tar, entry) for path, entry in entries.items() if path in judged or entry.mode & 4}
 
 
 def _text(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> str:
@@ -82,22 +85,25 @@ def _told(file: FileChange, left: dict[str, str] | None, fetched: dict[str, str]
     """The lines about one file."""
     was = (left or {}).get(file.path, "")
     lines = [f"  {file.path}{'' if file.wanted else ': goes'}"]
-    if was and not file.lies:
+    lies = file.lies or file.rights  # a link has rights, and no digest
+    if was and not lies:
         lines.append("    REMOVED on the server since the last deploy, by hand")
-    elif file.lies not in ("", was, file.wanted):
+    elif lies and file.lies not in {was, file.wanted} - {""}:
         by_whom = "ALTERED on the server since the last deploy, by hand" if was else "no deploy has put there what lies there"
         lines.append(f"    {by_whom}; a copy will be in {SET_ASIDE}")
     if file.rights and file.wanted_rights and file.rights != file.wanted_rights:
         lines.append(f"    rights: {file.rights} becomes {file.wanted_rights}")
     if file.lies == file.wanted:
         return lines
-    if file.secret:
+    if file.secret or (lies and file.path not in fetched):
         return [*lines, "    changed, not shown: it may hold a secret"]
     if left is None:
         return lines  # a first deploy: whole files, all of them in this tree
     diff = difflib.unified_diff(_lines(fetched.get(file.path)), _lines(file.text), "as it lies there", "as it will", lineterm="")
-    return lines + [f"    {_UNPRINTABLE.sub(chr(0xFFFD), line)}" for line in diff]
+    return lines + [f"    {UNPRINTABLE.sub(chr(0xFFFD), line)}" for line in diff]
 
 
 def _lines(text: str | None) -> list[str]:
-    return text.split("\n") if text else []
+    if not text:
+        return []
+    return [*text.removesuffix("\n").split("\n"), *([] if text.endswith("\n") else ["\\ no end of line here"])]

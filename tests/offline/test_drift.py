@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def change(lies: str | None, wanted: str, rights: str = RIGHTS, secret: bool = F
 class Server:
     """A server where /etc/x lies so, and where the last deploy left it so; it counts the questions."""
 
-    def __init__(self, lies: str | None = None, left: str | None = None, deployed: bool = True) -> None:
+    def __init__(self, lies: str | None = None, left: str | None = None, deployed: bool = True, mode: int = 0o644) -> None:
+        self.mode = mode
         self.asked: list[str] = []
         self.files = {"etc/cabinet/manifest": f"{digest(left)}  /etc/x\n" if left else ""} if deployed else {}
         self.files |= {"etc/x": lies} if lies is not None else {}
@@ -48,7 +50,7 @@ class Server:
         with tarfile.open(fileobj=answer, mode="w") as tar:
             for name, text in self.files.items():
                 entry = tarfile.TarInfo(name)
-                entry.size = len(text.encode())
+                entry.size, entry.mode = len(text.encode()), self.mode
                 tar.addfile(entry, io.BytesIO(text.encode()))
         return answer.getvalue()
 
@@ -62,8 +64,8 @@ def test_a_plan_shows_what_goes_and_what_comes() -> None:
     server = Server(lies="one\ntwo\nthree\n", left="one\ntwo\nthree\n")
     said = explained(change("one\ntwo\nthree\n", "one\n2\nthree\n"), server)
     assert said.splitlines() == [
-        "role | X-01 describe it", "  /etc/x", "    --- as it lies there", "    +++ as it will", "    @@ -1,4 +1,4 @@",
-        "     one", "    -two", "    +2", "     three", "     ",
+        "role | X-01 describe it", "  /etc/x", "    --- as it lies there", "    +++ as it will", "    @@ -1,3 +1,3 @@",
+        "     one", "    -two", "    +2", "     three",
     ]  # fmt: skip
     assert len(server.asked) == 1
 
@@ -95,6 +97,26 @@ def test_a_secret_is_neither_fetched_nor_shown() -> None:
     assert "canary" not in said
     assert ["changed, not shown" in said, "ALTERED" in said] == [True, True]
     assert [question for question in server.asked if "etc/x" in question] == []
+
+
+def test_rights_that_were_not_told_are_looked_at() -> None:
+    """Of what lies in a tree only the digest is told. Control: what everybody may read is shown."""
+    stray = change("canary\n", "new\n", rights="")
+    said = explained(stray, Server("canary\n", mode=0o600))
+    assert ("canary" in said, "changed, not shown" in said) == (False, True)
+    assert "-canary" in explained(stray, Server("canary\n"))
+
+
+def test_a_link_is_something_too() -> None:
+    """It has rights and no digest."""
+    said = explained(replace(change(None, "new\n"), rights="777 root:root"), Server("to elsewhere\n", left="old\n"))
+    assert "ALTERED" in said
+
+
+def test_a_missing_end_of_line_is_a_difference() -> None:
+    """Otherwise the diff would be empty."""
+    said = explained(change("same", "same\n"), Server("same", "same"))
+    assert said.splitlines()[-1] == "    -\\ no end of line here"
 
 
 def test_what_lies_there_cannot_write_on_the_terminal() -> None:
