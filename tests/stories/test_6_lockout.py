@@ -33,7 +33,7 @@ MISTAKES = {
 
 def role(mistake: str) -> str:
     """What pyinfra is told to do."""
-    return f"tests.stories.mistakes.{mistake}"
+    return f"tests.stories.variants.{mistake}"
 
 
 @pytest.mark.usefixtures("vm")

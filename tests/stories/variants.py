@@ -1,6 +1,6 @@
-"""Deploys of what a tired technician could have written: each is accepted by its checker, and each shuts the door.
+"""Deploys of other clinic files and other roles than the VM's: most are what a tired technician could have written, and shut the door.
 
-Run as pyinfra runs a role: `pyinfra inventory/vagrant.py tests.stories.mistakes.nobody_is_in_the_group`.
+Run as pyinfra runs a role: `pyinfra inventory/vagrant.py tests.stories.variants.nobody_is_in_the_group`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pyinfra.api import deploy
 
 from kit.clinic import Clinic, this_clinic
 from kit.deadman import Guarded
+from kit.keys import vm_public_key
+from kit.sections import Person
 from roles import firewall, ssh
 
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNhYmluZXQgc3Rvcnk6IGEgc3RyYW5nZXJzIGtleSEh stranger"
@@ -72,6 +74,18 @@ def key_of_a_stranger() -> None:
     clinic = this_clinic()
     others = [person for person in clinic.people if person.name != clinic.technician]
     technician = next(person for person in clinic.people if person.name == clinic.technician)
-    people = (*others, technician.model_copy(update={"keys": (STRANGER,)}))
-    with patch.object(ssh, "this_clinic", lambda: clinic.model_copy(update={"people": people})):
+    people_are(*others, technician.model_copy(update={"keys": (STRANGER,)}))
+
+
+@deploy("Amina leaves, Karim comes")
+def amina_leaves_and_karim_comes() -> None:
+    """No mistake at all."""
+    amina, *others = this_clinic().people
+    people_are(*others, amina.model_copy(update={"name": "karim", "full_name": "Karim Meziane", "keys": (vm_public_key("karim"),)}))
+
+
+def people_are(*people: Person) -> None:
+    """The role ssh, for a clinic file with these people."""
+    clinic = this_clinic().model_copy(update={"people": people})
+    with patch.object(ssh, "this_clinic", lambda: clinic):
         ssh.ssh()
