@@ -72,7 +72,7 @@ def people(now: float) -> tuple[dict[str, float], dict[str, str]]:
     made = {row[0]: int(row[2] or 0) * 86400.0 for row in accounts}
     may = {person["name"]: made.get(person["name"], now) for person in json.loads(PEOPLE.read_text()) if person["login"]}
     log_ins = last_log_ins()
-    came = {name: max(since, log_ins.get(name, 0)) for name, since in may.items()}
+    came = {name: log_ins.get(name, since) for name, since in may.items()}
     wrong = {
         f"unused:{name}": f"{name} has not logged in since {clock(last)[:10]}; take them out of the clinic file if they need no account."
         for name, last in came.items()

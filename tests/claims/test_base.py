@@ -67,7 +67,7 @@ LISTENING = {
 def socket_of(line: str) -> tuple[str, str, str]:
     """Protocol, port and process of one line of `ss -H -ltunp`; what belongs to no process is the kernel's own."""
     protocol, port, process = line.split(maxsplit=1)[0], line.split(maxsplit=5)[4].rpartition(":")[2], [*line.split('"', 2), "kernel"][1]
-    return protocol, "ephemeral" if protocol == "udp" and int(port) in EPHEMERAL else port, process
+    return protocol, "ephemeral" if protocol == "udp" and process != "kernel" and int(port) in EPHEMERAL else port, process
 
 
 @claim("SYS-03", broken_by=stranger_listens, symptom="4711", undo=stranger_ended)
