@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from kit.host import PATH, HostError, as_admin, capture
-from kit.neighbour import PROBE, Result
+from kit.neighbour import PROBE
 from kit.paths import instance_id
 
 # wireguard-go stays where it was started, and so do its encrypted packets; its card goes into the namespace.
@@ -57,13 +57,11 @@ class Device:
         capture(as_admin(["sh", "-c", LEAVE, "sh", str(self.process.pid), self.namespace]), show=False, check=False)
         self.process.wait()
 
-    def run(self, command: str, timeout: float = 60) -> Result:
-        """Run a command of this machine on the device; it reaches what the tunnel leads to, and nothing else."""
-        return self._run(["sh", "-c", command], timeout)
-
     def reaches(self, host: str, port: int, wait: float = 3) -> bool:
-        """Whether a TCP connection to this port is let in."""
-        return self._run([sys.executable, "-I", "-c", PROBE, host, str(port), "tcp", str(wait)], wait + 20).rc == 0
+        """Whether a TCP connection to this port is let in; the tunnel is the device's only way."""
+        probe = [sys.executable, "-I", "-c", PROBE, host, str(port), "tcp", str(wait)]
+        words = as_admin(["ip", "netns", "exec", self.namespace, "env", f"PATH={PATH}", *probe])
+        return subprocess.run(words, timeout=wait + 20, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
     def shook_hands(self, wait: float = 0) -> int:
         """When the server last answered as one who knows this device (Unix time); 0 when it has not, nor does within `wait` seconds."""
@@ -77,13 +75,6 @@ class Device:
     def heard(self) -> int:
         """How many bytes have come from the server."""
         return int(capture(as_admin(["wg", "show", self.card, "transfer"]), show=False).split()[1])
-
-    def _run(self, words: list[str], timeout: float) -> Result:
-        inside = as_admin(["ip", "netns", "exec", self.namespace, "env", f"PATH={PATH}", *words])
-        done = subprocess.run(
-            inside, timeout=timeout, text=True, errors="replace", capture_output=True, check=False, stdin=subprocess.DEVNULL
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
 
     def _wait_for(self, socket: Path, seconds: float = 10) -> None:
         end = time.monotonic() + seconds

@@ -70,7 +70,8 @@ def check_vpn_key(text: str) -> str:
 def vpn_pair() -> tuple[str, str]:
     """A new private key for WireGuard, and its public one."""
     private = X25519PrivateKey.generate()
-    return tuple(base64.b64encode(raw).decode() for raw in (private.private_bytes_raw(), private.public_key().public_bytes_raw()))
+    public = private.public_key()
+    return base64.b64encode(private.private_bytes_raw()).decode(), base64.b64encode(public.public_bytes_raw()).decode()
 
 
 def vm_public_key(person: str) -> str:

@@ -185,7 +185,7 @@ class Vpn(Strict):
         first: dict[tuple[str, object], Peer] = {}
         network: IPv4Network | None = info.data.get("network")
         for index, peer in enumerate(peers):
-            if network is not None and peer.address not in list(network.hosts()):
+            if network is not None and (peer.address not in network or peer.address in (network[0], network[-1])):
                 found.append(((index, "address"), f"{peer.address} is no device's address in {network} (vpn.network)"))
             for key, value in (("device", peer.name), ("address", peer.address), ("public_key", peer.public_key)):
                 if (owner := first.setdefault((key, value), peer)) is not peer:

@@ -1,6 +1,6 @@
 """vpn: from outside the practice the devices of the clinic's file get in, through an encrypted tunnel, and nothing else does.
 
-Claims: VPN-01 to VPN-05.  Changes from Debian defaults: a WireGuard interface `vpn` without an address, set up by a unit of ours.
+Claims: VPN-01 to VPN-06.  Changes from Debian defaults: a WireGuard interface `vpn` without an address, set up by a unit of ours.
 What may come in through it is the firewall's to say (kit/ruleset.py).
 """
 
@@ -31,7 +31,7 @@ def vpn() -> None:
     if wanted is not None:
         server_key()
     deadman.change(
-        name="VPN-01 VPN-02 VPN-03 VPN-04 let in exactly the clinic's devices",
+        name="VPN-01 VPN-02 VPN-03 VPN-04 VPN-06 let in exactly the clinic's devices",
         switch="vpn",
         files=tunnel(wanted) if wanted else [Guarded(path, None) for path in (DEVICES, PROGRAM, SERVICE, AT_BOOT)],
         live=f"network={wanted.network}\n{source('vpn/live.sh')}" if wanted else source("vpn/gone.sh"),

@@ -48,6 +48,17 @@ def written(host: Host, pattern: str, seconds: float = 10) -> list[str]:
         time.sleep(0.3)
 
 
+@contextmanager
+def without_the_full_ruleset(host: Host, how: str) -> Iterator[None]:
+    """The full ruleset is gone, by `how`; afterwards it is back."""
+    try:
+        host.run(how)
+        assert host.run("nft list table inet cabinet").rc == 1, "control: the full ruleset is still there"
+        yield
+    finally:
+        host.check_output("systemctl restart cabinet-firewall")
+
+
 def switched_off(host: Host, vm: Machine) -> None:
     """Shut down in good order; the connection may end before the command that asked for it has answered."""
     with suppress(ShellGone):

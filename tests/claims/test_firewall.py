@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import shlex
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from testinfra.host import Host
 
@@ -17,7 +15,7 @@ from kit.render import rendered, source
 from kit.ruleset import Way, rulesets, web_ways
 from tests.ask import answers
 from tests.claim import claim
-from tests.helpers import listening, written
+from tests.helpers import listening, without_the_full_ruleset, written
 
 SERVER, SERVER6 = "10.70.0.10", "fd70::10"
 NEIGHBOUR, NEIGHBOUR6 = "10.70.0.20", "fd70::20"
@@ -125,17 +123,6 @@ def test_nothing_is_passed_on(host: Host, inside: Neighbour, outside: Outside) -
             host.check_output("sysctl -q -w net.ipv4.conf.lan.forwarding=0")
     assert far.callers == [], "a packet of the neighbour passed through the server"
     assert written(host, f"cabinet-fwd: .*DPT={port} "), "control: the packet did not come as far as the firewall"
-
-
-@contextmanager
-def without_the_full_ruleset(host: Host, how: str) -> Iterator[None]:
-    """The full ruleset is gone, by `how`; afterwards it is back."""
-    try:
-        host.run(how)
-        assert host.run("nft list table inet cabinet").rc == 1, "control: the full ruleset is still there"
-        yield
-    finally:
-        host.check_output("systemctl restart cabinet-firewall")
 
 
 def base_deleted(host: Host) -> None:

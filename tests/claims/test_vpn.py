@@ -16,7 +16,7 @@ from kit.render import rendered
 from kit.sections import Peer
 from roles.vpn import DEVICES, KEY, PROGRAM, PUBLIC_KEY
 from tests.claim import claim
-from tests.helpers import written
+from tests.helpers import without_the_full_ruleset, written
 
 # SSH, the application, and its redirect.
 PORTS = (22, 80, 443)
@@ -162,3 +162,21 @@ def test_the_servers_key_lies_there_for_root_alone(host: Host, clinic: Clinic) -
         "grep -rslaFf pattern -D skip /etc /run /tmp /usr/local /var/log /root /home /proc/[0-9]*/cmdline; rm pattern"
     ).split()
     assert copies == [path for path in (*there, "/run/pattern") if there], f"found in {copies}; the pattern itself is the control"
+
+
+def base_closed_to_it(host: Host) -> None:
+    rule = "$(nft -a list chain inet cabinet_base input | sed -n '/udp dport/s/.*handle //p')"
+    host.check_output(f"nft delete rule inet cabinet_base input handle {rule}")
+
+
+def base_reloaded(host: Host) -> None:
+    """The rules are the firewall's, not this role's."""
+    host.check_output("systemctl reload cabinet-firewall-base")
+
+
+@claim("VPN-06", broken_by=base_closed_to_it, symptom="the VPN is silent", undo=base_reloaded)
+def test_it_leads_in_when_the_rules_are_broken(host: Host, clinic: Clinic, outside: Outside, vm_people: None) -> None:
+    """A device that comes when the full ruleset is gone is answered, and reaches SSH alone."""
+    with without_the_full_ruleset(host, "nft delete table inet cabinet"), device(host, clinic, outside, peer_of(clinic, "salim")) as laptop:
+        assert laptop.shook_hands(wait=20), "the VPN is silent without the full ruleset"
+        assert [port for port in PORTS if laptop.reaches(SERVER, port, wait=5)] == [22]
