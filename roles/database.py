@@ -19,6 +19,8 @@ PACKAGES = ["postgresql-17", "postgresql-17-pgaudit"]
 
 CONFIG = "/etc/postgresql/17/main"
 CLUSTER = "/var/lib/postgresql/17/main"
+# Whether somebody has set something by ALTER SYSTEM.
+ALTER_SYSTEM = f'grep -qvE "^ *(#|$)" {CLUSTER}/postgresql.auto.conf'
 UNIT = "postgresql@17-main.service"
 TOOLS = "/usr/local/lib/cabinet/database"
 # A look is no log-in: without PAM. And psql itself: Debian's of that name is a Perl script that starts it, five times as slowly.
@@ -83,9 +85,9 @@ def cluster() -> None:
     kit.script(
         name="DB-14 leave no place from which another setting could come",
         unless=f'test -z "$(find {CONFIG} -mindepth 1 {known})"\n'
-        f'test -e {CLUSTER}/recovery.signal || ! grep -qvE "^ *(#|$)" {CLUSTER}/postgresql.auto.conf',
+        f"test -e {CLUSTER}/recovery.signal || ! {ALTER_SYSTEM}",
         run=f"set_aside $(find {CONFIG} -mindepth 1 {known})\nfind {CONFIG} -mindepth 1 {known} -delete\n"
-        f"if ! test -e {CLUSTER}/recovery.signal; then set_aside {CLUSTER}/postgresql.auto.conf\n"
+        f"if ! test -e {CLUSTER}/recovery.signal && {ALTER_SYSTEM}; then set_aside {CLUSTER}/postgresql.auto.conf\n"
         f"runuser -u postgres -- truncate -s 0 {CLUSTER}/postgresql.auto.conf; fi",
     )
     kit.unit(name="DB-07 start the database", unit=UNIT)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ Secrets = dict[str, set[bytes]]
 def words(text: str) -> set[str]:
     """The long words of a file, without those that are the same in every such file."""
     lines = [line for line in text.splitlines() if not line.startswith(SAME_IN_ALL)]
-    return {word for line in lines for word in line.replace("=", " ").replace(":", " ").split() if len(word) >= SHORTEST}
+    return {word for line in lines for word in re.split("[=:$ ]", line) if len(word) >= SHORTEST}
 
 
 def learn(host: Host, known: Secrets) -> None:
