@@ -124,11 +124,13 @@ def free_ports(size: int) -> int:
         first = 20000 + (start + step) % 900 * 10
         if all(_is_free(first + i) for i in range(size)):
             return first
-    raise HostError("no free ports between 20000 and 29000 on 127.0.0.1")
+    raise HostError("no free ports between 20000 and 29000 on this machine")
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe, contextlib.suppress(OSError):
-        probe.bind(("127.0.0.1", port))
+    """For TCP and UDP, on every address of this machine; nothing listens while we look."""
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
+        tcp.bind(("", port))
+        udp.bind(("", port))
         return True
     return False

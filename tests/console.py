@@ -17,14 +17,13 @@ PROMPT = r"[#$] $"
 
 
 class Console:
-    """One serial line, and all that was said on it."""
+    """One serial line on which a name is asked for, and all that was said on it."""
 
     def __init__(self, line: socket.socket) -> None:
         self.line, self.said = line, ""
 
     def log_in(self, name: str, password: str) -> bool:
         """Whether `name` gets in with `password`; logged out again afterwards."""
-        self.type("", r"login: $")
         self.type(name, r"Password: $")
         let_in = bool(re.search(PROMPT, self.type(password, rf"login: $|{PROMPT}")))
         if let_in:
@@ -53,6 +52,8 @@ def console(host: Host, vm: Machine) -> Iterator[Console]:
         line.connect(str(vm.state / "run/console"))
         host.check_output(f"systemctl start {GETTY}")
         try:
-            yield Console(line)
+            asked = Console(line)
+            asked.type("", r"login: $")
+            yield asked
         finally:
             host.run(f"systemctl stop {GETTY}")
