@@ -371,7 +371,7 @@ def test_nobody_else_is_at_work(host: Host, clinic: Clinic) -> None:
 
 
 def console_closed(host: Host) -> None:
-    host.check_output("sed -i '/@include common-auth/i auth requisite pam_deny.so' /etc/pam.d/login")
+    host.check_output("sed -i '/@include common-auth/a auth required pam_deny.so' /etc/pam.d/login")
 
 
 @claim("SSH-19", broken_by=console_closed, symptom="does not open")
