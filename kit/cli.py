@@ -21,7 +21,7 @@ from kit.new import new
 from kit.peer import peer
 from kit.yamlmarks import FileError
 
-PARTS = ("offline", "claims", "sabotage", "stories")
+PARTS = ("offline", "contract", "claims", "sabotage", "stories")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,15 +98,17 @@ def down() -> None:
 @cli.command()
 @click.argument("part", type=click.Choice([*PARTS, "long"]), required=False)
 def test(part: str | None) -> None:
-    """Without PART: offline, and on the VM a second deploy that changes nothing, every sabotage, a reboot, every claim.
+    """Without PART: offline, the connector's contract, and on the VM a second deploy that changes nothing, every sabotage, a reboot, every claim.
 
     `long`: the stories as well, repeated many times; hours on a slow machine.
     """
-    everything = ("offline", "twice", "sabotage", "claims")
+    everything = ("offline", "contract", "twice", "sabotage", "claims")
     wanted = {None: everything, "long": (*everything, "stories"), "sabotage": ("sabotage", "claims")}.get(part, (part,))
     if "offline" in wanted:
         pytest("tests/offline", "pyinfra-openssh/tests", "-q")
-    if wanted == ("offline",):
+    if "contract" in wanted:
+        pytest("tests/contract", "-q")
+    if not set(wanted) - {"offline", "contract"}:
         return
     raise_vm()
     deployed("vagrant")

@@ -1,0 +1,89 @@
+"""A place to be root in: a Debian of its own in namespaces of its own, in memory. What is done there, the machine around it never sees."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+from typing import Self
+
+from kit import mirror
+from kit.host import as_admin, stream
+from kit.paths import cache_dir
+
+PACKAGES = ["nano", "openssh-server", "passwd", "sudo"]
+# The system itself lies under an overlay: what was changed is what lies in `changed`. It ends with its standard input, so with us.
+ENTER = """set -eu
+read -r pid rest </proc/self/stat
+mount -t tmpfs -o mode=755 place /mnt && cd /mnt
+mkdir system changed work cabinet-place
+tar -xf - -C system <"$1"
+mount -t overlay -o lowerdir=system,upperdir=changed,workdir=work place cabinet-place
+mount -t proc proc cabinet-place/proc
+mount --rbind /dev cabinet-place/dev
+exec chroot cabinet-place sh -c 'echo "$1"; exec cat >/dev/null' sh $pid"""
+# Stands for systemd, which does not run there: what was started or enabled is so from then on.
+SYSTEMCTL = r"""#!/bin/sh
+for unit; do :; done
+said() { grep -qsx "$1 $unit" /var/lib/systemctl; }
+case "$*" in
+  *SubState*) said start && state=running || state=dead; printf "Id=%s\nSubState=%s\n" "$unit" $state ;;
+  *UnitFileState*) said enable && state=enabled || state=disabled; printf "Id=%s\nUnitFileState=%s\n" "$unit" $state ;;
+  *) echo "$*" >> /var/lib/systemctl ;;
+esac
+"""
+CHANGES = """cd /mnt/changed
+find . -printf '%P %y %m %U %G %l\\n' | sort
+find . -type f -exec sha256sum {} + | sort -k 2"""
+
+
+class Place:
+    """`with Place() as place:` a plain system, always the same; it has no network. Needs root, or sudo that does not ask."""
+
+    def __enter__(self) -> Self:
+        enter = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c", ENTER, "sh", str(system())]
+        self._process = subprocess.Popen(as_admin(enter), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self._target = ["nsenter", "--target", str(int(self._process.stdout.readline())), "--mount", "--pid", "--net", "--uts", "--ipc"]
+        install = self.inside("cat > /usr/bin/systemctl; chmod 755 /usr/bin/systemctl")
+        subprocess.run(install, input=SYSTEMCTL, text=True, check=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def inside(self, command: str) -> list[str]:
+        """The words that run a line of shell there, as root.
+
+        By chroot to a name that no other system has: `nsenter --root` takes whatever root its target has at that moment, and that was,
+        once, this machine's own.
+        """
+        clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"]
+        return as_admin([*self._target, "chroot", "/mnt/cabinet-place", *clean, "sh", "-c", command])
+
+    def changes(self) -> list[str]:
+        """All that is not as it was: kind, rights, owner, and target or digest of each file; what was removed is a device (c)."""
+        done = subprocess.run(as_admin([*self._target, "sh", "-c", CHANGES]), check=True, capture_output=True, text=True)
+        return done.stdout.splitlines()
+
+
+def system() -> Path:
+    """The system as a tar, made from Debian's archive when this week's is missing."""
+    archive, security = mirror.mirrors()
+    sources = [f"deb {archive} trixie main", f"deb {archive} trixie-updates main", f"deb {security} trixie-security main"]
+    made_from = repr((PACKAGES, sources, datetime.date.today().isocalendar()[:2]))
+    tar = cache_dir() / f"place-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}.tar"
+    with open(cache_dir() / "place.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tar.exists():
+            for old in cache_dir().glob("place-*.tar"):
+                old.unlink()
+            staged = tar.with_suffix(".staged.tar")
+            environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}  # an ordinary user's PATH on Debian lacks them
+            options = ["--quiet", "--variant=apt", f"--include={','.join(PACKAGES)}", "--dpkgopt=force-unsafe-io"]
+            stream(["mmdebstrap", *options, "trixie", str(staged), *sources], env=environment)
+            staged.replace(tar)
+    return tar
