@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import click
 
-from kit import deployment, paths
+from kit import bench_fleet, bench_rerun, deployment, paths
 from kit.clinic import load
 from kit.connection import Connection
 from kit.vm import Machine
@@ -23,6 +23,10 @@ REST_MEMORY_MB = 1536
 @click.group()
 def cli() -> None:
     """Benchmarks; each prints a table, or one object with --json."""
+
+
+cli.add_command(bench_fleet.fleet)
+cli.add_command(bench_rerun.rerun)
 
 
 @cli.command()

@@ -98,7 +98,7 @@ def down() -> None:
 @cli.command()
 @click.argument("part", type=click.Choice([*PARTS, "long"]), required=False)
 def test(part: str | None) -> None:
-    """Without PART: offline, the connector's contract, and on the VM a second deploy that changes nothing, every sabotage, a reboot, every claim.
+    """Without PART: offline, the connector's contract, and on the VM: deployed again, each claim broken and healed, a reboot, each claim.
 
     `long`: the stories as well, repeated many times; hours on a slow machine.
     """
