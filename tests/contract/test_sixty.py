@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kit.paths import ROOT
 from kit.place import Place
@@ -72,6 +74,18 @@ def test_there_was_something_to_compare(both: tuple[dict[str, Any], dict[str, An
     assert (totals["hosts"], totals["success"] > 45, totals["error"]) == (60, True, 0)
     assert [step["name"] for step in both[1]["again"]["plan"] if step["hosts_with_change"]] == []
     assert len(both[1]["changes"]) > 100
+
+
+def test_ansible_does_the_same_sixty(both: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """bench/rerun sets the one list beside the other: as many of each kind."""
+    (play,) = yaml.safe_load((ROOT / "bench/sixty/playbook.yml").read_text())
+    ansible = Counter({task["name"].split()[0]: items(task.get("loop", [1])) for task in play["tasks"]})
+    assert Counter(step["name"].split()[0] for step in both[1]["said"]["plan"]) == ansible
+
+
+def items(loop: list[object] | str) -> int:
+    """How often a task runs."""
+    return len(loop) if isinstance(loop, list) else int(re.findall(r"range\((\d+)\)", loop)[0])
 
 
 def test_what_is_done_in_a_place_stays_there() -> None:

@@ -1,0 +1,31 @@
+"""What the benches make of their figures: a miss is called one, and a run that changed something is no figure."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kit.bench_rerun import ANSIBLE, KIT, MITOGEN, PLAIN, SIXTY, WHOLE, Row, aims, nothing_changed, recap_says_so
+
+
+def rows(kit: float) -> list[Row]:
+    """Runs in which the others took 10 s, Ansible 50 s, at every distance."""
+    took = {KIT: kit, PLAIN: 10, MITOGEN: 10, ANSIBLE: 50}
+    sixty = [Row(SIXTY, tool, ms, seconds, 1, 1, 1) for tool, seconds in took.items() for ms in (0, 20, 100)]
+    return [*sixty, Row(WHOLE, KIT, 100, kit * 10, 1, 1, 1)]
+
+
+@pytest.mark.parametrize(("kit", "met"), [(1, [True] * 6), (2.5, [False, True, True, False, True, True]), (3, [False] * 6)])
+def test_an_aim_is_met_or_missed(kit: float, met: list[bool]) -> None:
+    """The whole within 1.5 times its floor and 5 s; four, ten and twenty times as fast as the others."""
+    assert list(aims(rows(kit), {WHOLE: {"script": 10}, SIXTY: {"script": 1}}).values()) == met
+
+
+def test_a_run_that_changed_something_is_no_figure() -> None:
+    """By each tool's own word; one that did nothing at all is none either."""
+    totals = {"no_change": 60, "success": 0, "error": 0}
+    said = [{}, {"success": 1}, {"error": 1}, {"no_change": 0}]
+    assert [nothing_changed(json.dumps({"results": {"totals": totals | one}})) for one in said] == [True, False, False, False]
+    recaps = ["ok=12   changed=0    unreachable=0    failed=0", "ok=12   changed=1    unreachable=0    failed=0", "ok=0    changed=0"]
+    assert [recap_says_so(recap) for recap in recaps] == [True, False, False]
