@@ -65,7 +65,8 @@ def _fetched(files: list[FileChange], ask: Callable[[str], bytes]) -> dict[str, 
     paths = [MANIFEST, *(file.path for file in files if not file.secret)]
     # What lies in a tree is told without its rights: here they are.
     judged = {MANIFEST, *(file.path for file in files if file.rights)}
-    answer = ask(f"tar -C / -cf - {shlex.join(path[1:] for path in paths)} 2>/dev/null")
+    # What is not there, tar says and leaves out.
+    answer = ask(f"tar -C / -cf - {shlex.join(path[1:] for path in paths)} 2>/dev/null || true")
     with tarfile.open(fileobj=io.BytesIO(answer)) as tar:
         entries = {f"/{entry.name}": entry for entry in tar if not entry.isdir()}
         return {path: _text(tar, entry) for path, entry in entries.items() if path in judged or entry.mode & 4}

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
+import grp
 import io
+import json
+import os
 import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from hashlib import sha256
@@ -12,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from kit import plan
+from kit.paths import ROOT
 from kit.render import source
 
 RIGHTS = "644 root:root"
@@ -162,3 +168,45 @@ def test_what_cannot_be_set_aside_is_not_replaced(tmp_path: Path) -> None:
     script = source("base/set-aside.sh").replace("/etc/cabinet", str(tmp_path)).replace("/var/lib/cabinet", "/dev/null")
     done = subprocess.run(["sh", "-c", f'{script}set_aside "$1"', "sh", tmp_path / "altered"], check=False, capture_output=True)
     assert done.returncode != 0
+
+
+DEPLOY = """
+from kit import manifest, operations as kit
+manifest.MANIFEST = "{top}/manifest"
+manifest.SET_ASIDE = manifest.SET_ASIDE.replace("/etc/cabinet", "{top}").replace("/var/lib/cabinet", "{top}")
+owner = dict(owner="{user}", group="{group}")
+kit.config_file(name="describe it", dest="{top}/etc/described", content="described", **owner)
+kit.config_file(name="describe a secret", dest="{top}/etc/secret", content="described", mode="600", **owner)
+kit.tree(name="bring a tree", path="{top}/etc/tree", files={{"one": b"described", "two": b"described"}})
+kit.script(name="leave nothing else", unless="! test -e {top}/etc/else", run="set_aside {top}/etc/else; rm {top}/etc/else")
+kit.file_list(name="list what lies where")
+"""
+
+
+def test_a_deploy_writes_keeps_and_mends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operations themselves, on this machine: deployed, altered, planned, deployed again. Control: a third deploy has nothing to do."""
+    monkeypatch.setattr(plan, "MANIFEST", str(tmp_path / "manifest"))
+    group = grp.getgrgid(os.getgid()).gr_name
+    (tmp_path / "deploy.py").write_text(DEPLOY.format(top=tmp_path, user=getpass.getuser(), group=group))
+
+    def pyinfra(*options: str, told: str = "") -> list[str]:
+        """What would change, or did."""
+        argv = [sys.executable, "-m", "pyinfra", "@local", str(tmp_path / "deploy.py"), "--json", *options]
+        done = subprocess.run(argv, cwd=ROOT, env=os.environ | {plan.TOLD: told}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return [step["name"] for step in json.loads(done.stdout)["plan"] if step["hosts_with_change"]]
+
+    pyinfra("--yes")
+    for name in ("described", "secret", "tree/two", "tree/three", "else"):
+        (tmp_path / "etc" / name).write_text(f"canary in {name}")
+    (tmp_path / "etc/tree/one").unlink()
+    told = tmp_path / "told"
+    changes = pyinfra("--dry", told=str(told))
+    said = plan.explained(changes, plan.read(told), lambda question: subprocess.check_output(question, shell=True))
+    assert changes == ["describe it", "describe a secret", "bring a tree", "leave nothing else"]
+    assert ["canary in described" in said[0], "canary" in said[1], "canary in tree/three" in said[2]] == [True, False, True]
+    pyinfra("--yes")
+    assert (tmp_path / "etc/described").read_text() == "described"
+    copies = {str(path).partition(f"{tmp_path}/etc/")[2] for path in (tmp_path / "set-aside").rglob("*") if path.is_file()}
+    assert copies == {"described", "secret", "tree/two", "tree/three", "else"}
+    assert pyinfra("--dry") == []
