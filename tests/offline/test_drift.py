@@ -176,37 +176,66 @@ manifest.MANIFEST = "{top}/manifest"
 manifest.SET_ASIDE = manifest.SET_ASIDE.replace("/etc/cabinet", "{top}").replace("/var/lib/cabinet", "{top}")
 owner = dict(owner="{user}", group="{group}")
 kit.config_file(name="describe it", dest="{top}/etc/described", content="described", **owner)
-kit.config_file(name="describe a secret", dest="{top}/etc/secret", content="described", mode="600", **owner)
+kit.config_file(name="describe a secret", dest="{top}/etc/secret", content="canary described", mode="600", **owner)
 kit.tree(name="bring a tree", path="{top}/etc/tree", files={{"one": b"described", "two": b"described"}})
 kit.script(name="leave nothing else", unless="! test -e {top}/etc/else", run="set_aside {top}/etc/else; rm {top}/etc/else")
 kit.file_list(name="list what lies where")
 """
 
 
-def test_a_deploy_writes_keeps_and_mends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operations themselves, on this machine: deployed, altered, planned, deployed again. Control: a third deploy has nothing to do."""
-    monkeypatch.setattr(plan, "MANIFEST", str(tmp_path / "manifest"))
-    group = grp.getgrgid(os.getgid()).gr_name
-    (tmp_path / "deploy.py").write_text(DEPLOY.format(top=tmp_path, user=getpass.getuser(), group=group))
+class Local:
+    """This machine as a server, all of it below one directory."""
 
-    def pyinfra(*options: str, told: str = "") -> list[str]:
-        """What would change, or did."""
-        argv = [sys.executable, "-m", "pyinfra", "@local", str(tmp_path / "deploy.py"), "--json", *options]
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        group = grp.getgrgid(os.getgid()).gr_name
+        (top / "deploy.py").write_text(DEPLOY.format(top=top, user=getpass.getuser(), group=group))
+
+    def pyinfra(self, *options: str, told: str = "") -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "pyinfra", "@local", str(self.top / "deploy.py"), *options]
         done = subprocess.run(argv, cwd=ROOT, env=os.environ | {plan.TOLD: told}, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return [step["name"] for step in json.loads(done.stdout)["plan"] if step["hosts_with_change"]]
+        return done
 
-    pyinfra("--yes")
-    for name in ("described", "secret", "tree/two", "tree/three", "else"):
-        (tmp_path / "etc" / name).write_text(f"canary in {name}")
-    (tmp_path / "etc/tree/one").unlink()
-    told = tmp_path / "told"
-    changes = pyinfra("--dry", told=str(told))
+    def changes(self, told: str = "") -> list[str]:
+        """What would change."""
+        return [step["name"] for step in json.loads(self.pyinfra("--dry", "--json", told=told).stdout)["plan"] if step["hosts_with_change"]]
+
+    def alter(self) -> None:
+        """As somebody does by hand."""
+        for name in ("described", "secret", "tree/two", "tree/three", "else"):
+            (self.top / "etc" / name).write_text(f"canary in {name}")
+        (self.top / "etc/tree/one").unlink()
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Local:
+    """Deployed, and altered since."""
+    here = Local(tmp_path)
+    here.pyinfra("--yes")
+    here.alter()
+    return here
+
+
+def test_a_deploy_writes_keeps_and_mends(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operations themselves: deployed, altered, planned, deployed again. Control: then there is nothing to do."""
+    monkeypatch.setattr(plan, "MANIFEST", f"{local.top}/manifest")
+    told = local.top / "told"
+    changes = local.changes(told=str(told))
     said = plan.explained(changes, plan.read(told), lambda question: subprocess.check_output(question, shell=True))
     assert changes == ["describe it", "describe a secret", "bring a tree", "leave nothing else"]
     assert ["canary in described" in said[0], "canary" in said[1], "canary in tree/three" in said[2]] == [True, False, True]
-    pyinfra("--yes")
-    assert (tmp_path / "etc/described").read_text() == "described"
-    copies = {str(path).partition(f"{tmp_path}/etc/")[2] for path in (tmp_path / "set-aside").rglob("*") if path.is_file()}
+    assert "canary" not in told.read_text()
+    local.pyinfra("--yes")
+    assert (local.top / "etc/described").read_text() == "described"
+    copies = {str(path).partition("/etc/")[2] for path in (local.top / "set-aside").rglob("*") if path.is_file()}
     assert copies == {"described", "secret", "tree/two", "tree/three", "else"}
-    assert pyinfra("--dry") == []
+    assert local.changes() == []
+
+
+@pytest.mark.parametrize("loud", [["-vvv", "--diff"], ["-vvv", "--debug", "--debug-all"]], ids=" ".join)
+def test_the_loudest_run_does_not_say_what_a_file_holds(local: Local, loud: list[str]) -> None:
+    """Neither what lies there nor what comes; pyinfra's own operations would. Control: it says which file it is about."""
+    done = local.pyinfra("--yes", *loud)
+    assert "canary" not in done.stdout + done.stderr
+    assert "describe a secret" in done.stderr
