@@ -38,7 +38,8 @@ class Guarded:
     content: bytes | None
     check: str = "true"
     mode: str = "644"
-    secret: bool | None = None  # as in config_file
+    # As in config_file. Not in repr: the door's fingerprint is made of that, and whoever shows it is no other door.
+    secret: bool | None = field(default=None, repr=False)
 
     @property
     def state(self) -> str | None:
