@@ -47,13 +47,13 @@ def test_a_plan_says_by_its_exit_code_whether_there_is_something_to_do(
 def test_a_deploy_asks_before_the_first_change(
     monkeypatch: pytest.MonkeyPatch, deployed_before: bool, typed: str, carried_out: int
 ) -> None:
-    """It shows what would change, and without a yes (or anybody there to say it) nothing does; --yes does not ask."""
+    """It shows what would change, and without a yes (or anybody there to say it) nothing does; --yes shows it too, and does not ask."""
     server = Server(monkeypatch, ["FW-01 close the door"], deployed_before)
+    shown = "FW-01 close the door" if deployed_before else "everything is still to do"
     said = run("deploy", "vagrant", typed=typed)
-    assert ("FW-01 close the door" if deployed_before else "everything is still to do") in said.output
-    assert server.carried_out == carried_out
-    assert run("deploy", "vagrant", "--yes").exit_code == 0
-    assert server.carried_out == carried_out + 1
+    assert (shown in said.output, "Go on?" in said.output, server.carried_out) == (True, True, carried_out)
+    said = run("deploy", "vagrant", "--yes")
+    assert (said.exit_code, shown in said.output, "Go on?" in said.output, server.carried_out) == (0, True, False, carried_out + 1)
 
 
 def test_where_nothing_is_to_do_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
