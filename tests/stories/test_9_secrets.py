@@ -24,11 +24,11 @@ from roles.database import PSQL
 from roles.storage import SECRETS
 
 # Whatever holds a secret: keys, passwords, seeds. Not everybody may read it, by which it is known.
-SECRET_FILES = f"find {SECRETS} {HOME} {TLS} /etc/cabinet/totp /etc/ssh/ssh_host_* /etc/shadow -type f ! -perm /o+r -size +0"
+SECRET_FILES = f"find {SECRETS} {HOME} {TLS} /etc/cabinet/totp /etc/ssh/ssh_host_* -type f ! -perm /o+r -size +0"
 MUST = {f"{SECRETS}/{name}" for name in ("recovery-key", "backup-passphrase", "database-practice", "authority.key")} | {
     f"{HOME}/key.conf", "/etc/cabinet/totp/salim", "/etc/ssh/ssh_host_ed25519_key",
 }  # fmt: skip
-VERIFIERS = f"{PSQL} -d postgres -c 'SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL'"
+VERIFIERS = f"cut -d : -f 2 /etc/shadow; {PSQL} -d postgres -c 'SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL'"
 SHORTEST = 16  # a shorter word may be met by chance
 SAME_IN_ALL = ("-----", '"', "[", "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU")  # marks of PEM, rules of PAM, how each OpenSSH key begins
 
@@ -55,14 +55,14 @@ Secrets = dict[str, set[bytes]]
 
 def words(text: str) -> set[str]:
     """The long words of a file, without those that are the same in every such file."""
-    lines = [line for line in text.splitlines() if not line.startswith(SAME_IN_ALL)]
+    lines = [re.sub(r"^[a-z0-9-]+=", "", line) for line in text.splitlines() if not line.startswith(SAME_IN_ALL)]
     return {word for line in lines for word in re.split("[=:$ ]", line) if len(word) >= SHORTEST}
 
 
 def learn(host: Host, known: Secrets) -> None:
     """Add what is secret now, by the file that holds it: as it stands there, in base64, and in hexadecimal."""
     texts = {path: host.check_output("cat %s", path) for path in host.check_output(SECRET_FILES).splitlines()}
-    for path, text in {**texts, "pg_authid": host.check_output(VERIFIERS)}.items():
+    for path, text in {**texts, "verifiers": host.check_output(VERIFIERS)}.items():
         for word in (word.encode() for word in words(text)):
             known.setdefault(path, set()).update((word, base64.b64encode(word), word.hex().encode()))
 
