@@ -22,11 +22,15 @@ from roles.backup import HOME
 from roles.certificates import TLS
 from roles.database import PSQL
 from roles.storage import SECRETS
+from roles.vpn import KEY as VPN_KEY
 
 # Whatever holds a secret: keys, passwords, seeds. Not everybody may read it, by which it is known.
-SECRET_FILES = f"find {SECRETS} {HOME} {TLS} /etc/cabinet/totp /etc/ssh/ssh_host_* -type f ! -perm /o+r -size +0"
+SECRET_FILES = (
+    f"find {SECRETS} {HOME} {TLS} /etc/cabinet/totp {VPN_KEY} /etc/cabinet/breakglass /etc/ssh/ssh_host_* "
+    "-type f ! -perm /o+r -size +0 2>/dev/null || true"  # nobody may have made a password for the console
+)
 MUST = {f"{SECRETS}/{name}" for name in ("recovery-key", "backup-passphrase", "database-practice", "authority.key")} | {
-    f"{HOME}/key.conf", "/etc/cabinet/totp/salim", "/etc/ssh/ssh_host_ed25519_key",
+    f"{HOME}/key.conf", VPN_KEY, "/etc/cabinet/totp/salim", "/etc/ssh/ssh_host_ed25519_key",
 }  # fmt: skip
 VERIFIERS = f"cut -d : -f 2 /etc/shadow; {PSQL} -d postgres -c 'SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL'"
 SHORTEST = 16  # a shorter word may be met by chance
