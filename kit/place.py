@@ -14,7 +14,7 @@ from kit import mirror
 from kit.host import as_admin, stream
 from kit.paths import cache_dir
 
-PACKAGES = ["nano", "openssh-server", "passwd", "sudo"]
+PACKAGES = ["nano", "openssh-server", "passwd", "python3-apt", "sudo"]
 # The system itself lies under an overlay: what was changed is what lies in `changed`. It ends with its standard input, so with us.
 ENTER = """set -eu
 read -r pid rest </proc/self/stat
@@ -27,11 +27,14 @@ mount --rbind /dev cabinet-place/dev
 exec chroot cabinet-place sh -c 'echo "$1"; exec cat >/dev/null' sh $pid"""
 # Stands for systemd, which does not run there: what was started or enabled is so from then on.
 SYSTEMCTL = r"""#!/bin/sh
-for unit; do :; done
+for word; do case $word in *.service) unit=$word ;; esac; done
 said() { grep -qsx "$1 $unit" /var/lib/systemctl; }
-case "$*" in
-  *SubState*) said start && state=running || state=dead; printf "Id=%s\nSubState=%s\n" "$unit" $state ;;
-  *UnitFileState*) said enable && state=enabled || state=disabled; printf "Id=%s\nUnitFileState=%s\n" "$unit" $state ;;
+active=inactive sub=dead file=disabled
+! said start || { active=active sub=running; }
+! said enable || file=enabled
+case "$1" in
+  show) printf "Id=%s\nLoadState=loaded\nActiveState=%s\nSubState=%s\nUnitFileState=%s\n" "$unit" $active $sub $file ;;
+  is-enabled) echo $file; [ $file = enabled ] ;;
   *) echo "$*" >> /var/lib/systemctl ;;
 esac
 """
