@@ -22,7 +22,7 @@ import click
 import yaml
 from pyinfra_openssh.shell import Shell
 
-from kit import deployment, keys, paths
+from kit import deployment, paths
 from kit.clinic import load
 from kit.connection import Connection
 from kit.connector import together
@@ -138,10 +138,8 @@ def tools(sshd: Sshd) -> list[Tool]:
 
 def far_clinic(sshd: Sshd) -> Path:
     """The VM's clinic file, but with the way in that leads over the line."""
-    clinic = yaml.safe_load((paths.ROOT / "clinics/vagrant.yaml").read_text())
+    clinic = load(paths.ROOT / "clinics/vagrant.yaml").model_dump(mode="json", exclude_none=True)
     clinic["connect"] = {"host": "127.0.0.1", "port": sshd.line.port, "bootstrap_user": "root", "bootstrap_key": str(sshd.key)}
-    for person in clinic["people"]:
-        person["keys"] = [keys.vm_public_key(key.removeprefix("state:")) for key in person["keys"]]
     file = sshd.scratch / "far.yaml"
     file.write_text(yaml.safe_dump(clinic))
     return file

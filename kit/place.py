@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Self
 
@@ -83,7 +84,8 @@ def system() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tar.exists():
             for old in cache_dir().glob("place-*.tar"):
-                old.unlink()
+                if time.time() - old.stat().st_mtime > 28 * 86400:  # a younger one may be another checkout's
+                    old.unlink()
             staged = tar.with_suffix(".staged.tar")
             environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}  # an ordinary user's PATH on Debian lacks them
             options = ["--quiet", "--variant=apt", f"--include={','.join(PACKAGES)}", "--dpkgopt=force-unsafe-io"]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from kit.bench_rerun import ANSIBLE, KIT, MITOGEN, PLAIN, SIXTY, WHOLE, Row, aims, nothing_changed, recap_says_so
+from kit import paths
+from kit.bench_rerun import ANSIBLE, KIT, MITOGEN, PLAIN, SIXTY, WHOLE, Row, aims, far_clinic, nothing_changed, recap_says_so
+from kit.clinic import load
 
 
 def rows(kit: float) -> list[Row]:
@@ -29,3 +33,11 @@ def test_a_run_that_changed_something_is_no_figure() -> None:
     assert [nothing_changed(json.dumps({"results": {"totals": totals | one}})) for one in said] == [True, False, False, False]
     recaps = ["ok=12   changed=0    unreachable=0    failed=0", "ok=12   changed=1    unreachable=0    failed=0", "ok=0    changed=0"]
     assert [recap_says_so(recap) for recap in recaps] == [True, False, False]
+
+
+def test_the_far_server_is_described_as_the_near_one(tmp_path: Path) -> None:
+    """Else the deploy over the line would find something to change; only the way in differs."""
+    sshd = SimpleNamespace(scratch=tmp_path, key=tmp_path / "key", line=SimpleNamespace(port=2222))
+    far = load(far_clinic(sshd))  # type: ignore[arg-type]
+    assert far.connect is not None and far.connect.port == 2222
+    assert far.model_copy(update={"connect": None}) == load(paths.ROOT / "clinics/vagrant.yaml")
