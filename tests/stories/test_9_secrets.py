@@ -58,7 +58,8 @@ Secrets = dict[str, set[bytes]]
 
 
 def words(text: str) -> set[str]:
-    """The long words of a file, without those that are the same in every such file."""
+    """The long words of a file, without those that are the same in every such file, and without certificates: they are for everybody."""
+    text = re.sub("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", "", text, flags=re.DOTALL)
     lines = [re.sub(r"^[a-z0-9-]+=", "", line) for line in text.splitlines() if not line.startswith(SAME_IN_ALL)]
     return {word for line in lines for word in re.split("[=:$ ]", line) if len(word) >= SHORTEST}
 
