@@ -79,7 +79,7 @@ def test_exactly_these_listen(host: Host, clinic: Clinic) -> None:
 
 
 def hosts_altered(host: Host) -> None:
-    host.check_output("echo 203.0.113.9 deb.debian.org >> /etc/hosts")
+    host.check_output("echo 203.0.113.9 updates.example >> /etc/hosts")
 
 
 @claim("SYS-04", broken_by=hosts_altered, symptom="/etc/hosts")
