@@ -196,15 +196,11 @@ def authority(name: str) -> None:
     """Print the certificate of NAME's own authority: what the practice's workstations are to trust."""
     from roles.certificates import TLS  # noqa: PLC0415 - pyinfra takes a second to import
 
-    connection = Connection(name, clinic_named(name))
-    connection.login()
-    shell = connection.shell()
-    said = shell.run(f"cat {TLS}/authority.pem")
-    shell.close()
-    if said.rc:
+    certificate = Connection(name, clinic_named(name)).file(f"{TLS}/authority.pem")
+    if certificate is None:
         raise click.ClickException(f"{name}: there is none yet; deploy first")
-    digest = x509.load_pem_x509_certificate(said.stdout).fingerprint(hashes.SHA256())
-    click.echo(said.stdout.decode().strip())
+    digest = x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256())
+    click.echo(certificate.decode().strip())
     click.echo(f"SHA-256 {digest.hex(':').upper()}", err=True)  # for who installs it to compare
 
 

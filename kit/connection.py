@@ -104,6 +104,14 @@ class Connection:
         """A new root shell over the master."""
         return self.master.shell(f"exec sudo -n {ROOT_SHELL}")
 
+    def file(self, path: str) -> bytes | None:
+        """What lies at `path` on the server, or None when nothing does. Raises LoginError."""
+        self.login()
+        shell = self.shell()
+        said = shell.run(f"cat {shlex.quote(path)}")
+        shell.close()
+        return None if said.rc else said.stdout
+
     @property
     def logged_in_as(self) -> str | None:
         """The account that the master was opened as; None when nobody is logged in."""

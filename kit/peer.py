@@ -72,13 +72,10 @@ def new_peer(practice: Clinic, vpn: Vpn, person: str, device: str, public_key: s
 
 def server_key(connection: Connection) -> str:
     """The public key of the server's end of the tunnel. Raises ClickException when it has none yet."""
-    connection.login()
-    shell = connection.shell()
-    said = shell.run(f"cat {PUBLIC_KEY}")
-    shell.close()
-    if said.rc:
+    key = connection.file(PUBLIC_KEY)
+    if key is None:
         raise click.ClickException(f"{connection.name}: the server has no VPN yet; deploy first")
-    return said.stdout.decode().strip()
+    return key.decode().strip()
 
 
 def configuration(practice: Clinic, peer: Peer, server_key: str, private_key: str | None = None) -> str:
