@@ -281,6 +281,6 @@ def private(directory: Path) -> Path:
 
 
 def asked_file() -> str:
-    """A file's name for what is asked by one thing that pyinfra can be told to do: a role alone asks less than the whole."""
-    told = "_".join(word.replace("/", ".") for word in sys.argv[1:] if not word.startswith("-"))
+    """A file's name for what is asked by one thing that pyinfra can do, of any hosts: a role alone asks less than the whole."""
+    told = "_".join(word.replace("/", ".") for word in sys.argv[1:] if not word.startswith(("-", "@")))
     return f"{told[:150]}.asked.json"
