@@ -165,6 +165,7 @@ def line(row: Row) -> str:
 def table(rows: list[Row]) -> Iterator[str]:
     """All of it, for people."""
     yield f"{'':51}for each server: seconds, and seconds of processor of"
-    yield f"{'':36}{'hosts':>6}{'seconds':>9}{'':9}{'pyinfra':>9}{'ssh':>9}{'servers':>9}{'line':>9}{'the rest':>10}{'MB':>7}{'processes':>11}"
+    kinds = "".join(f"{kind:>9}" for kind in ("pyinfra", "ssh", "servers", "line"))
+    yield f"{'':36}{'hosts':>6}{'seconds':>9}{'':9}{kinds}{'the rest':>10}{'MB':>7}{'processes':>11}"
     yield from (line(row) for row in rows)
     yield "The rest: processors that were idle, or had other work."
