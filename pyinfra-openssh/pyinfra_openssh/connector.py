@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 # What makes a shell of another account an answer to something else than was asked: pyinfra's own command line is used then.
 OTHERWISE = ("_sudo_password", "_use_sudo_login", "_preserve_sudo_env", "_su_user", "_doas", "_dzdo")
 
+# A line that was silent for a minute is lost; without these a run would wait for ever.
+ALIVE = ("ServerAliveInterval=15", "ServerAliveCountMax=4")
+
 # Takes the place of a file as an account that has no shell of its own here: whole or not at all, 0600 from the first byte.
 TAKE = """umask 077; put=$(mktemp -- {beside}) && cat >"$put" && {{
 test "$(sha256sum <"$put")" = "{digest}  -" || {{ echo "what arrived is not what was sent" >&2; false; }}; }} &&
@@ -83,7 +86,8 @@ class OpenSSHConnector(BaseConnector):
         options = ["-o", f"ControlPersist={self.data['openssh_persist']}", "-o", "LogLevel=ERROR"]
         if config := self.data["openssh_config_file"]:
             options += ["-F", str(Path(config).expanduser())]
-        options += [word for option in self.data["openssh_options"] for word in ("-o", option)]
+        # ssh_config(5): the first word on a subject counts.
+        options += [word for option in [*self.data["openssh_options"], *ALIVE] for word in ("-o", option)]
         directory = private(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyinfra-openssh")
         # A socket's path ends at 107 characters, and ssh adds 17 while it opens it.
         digest = hashlib.sha256(repr((name, options)).encode()).hexdigest()[:16]
@@ -212,6 +216,7 @@ class OpenSSHConnector(BaseConnector):
         if shell.ended:
             if not self.master.alive():
                 raise ShellGone(f"{shell.label}: the connection has ended; the next run logs in anew")
+            shell.close()
             shell = self.shells[account] = shell.again()
         return shell
 
@@ -231,7 +236,7 @@ class OpenSSHConnector(BaseConnector):
     def _run(self, command: StringCommand, print_input: bool, arguments: dict[str, Any], control: Mapping[str, Any]) -> Result:
         """What `command` says; a question may have its answer already, anything else may change what was known."""
         account = self.account(arguments)
-        if not (arguments.get("_sudo") or otherwise(arguments)) and arguments.get("_shell_executable", "sh") == "sh":
+        if not otherwise(arguments) and arguments.get("_shell_executable", "sh") == "sh":
             arguments["_shell_executable"] = None  # a shell is what runs it
         unix = self._unix(command, arguments)
         if control.get("_get_pty"):

@@ -157,9 +157,9 @@ def test_a_fido2_key(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
         assert who(config).startswith("root ")
 
 
-def pyinfra(sshd: Sshd, config: Path, hosts: str = "@openssh/server") -> list[str]:
+def pyinfra(sshd: Sshd, config: Path, hosts: str = "@openssh/server", deploy: str = DEPLOY) -> list[str]:
     """The words that carry out a few operations; in a process of its own, since a terminal belongs to a process."""
-    (sshd.scratch / "deploy.py").write_text(DEPLOY)
+    (sshd.scratch / "deploy.py").write_text(deploy)
     words = ["--data", f"openssh_config_file={config}", hosts, str(sshd.scratch / "deploy.py"), "--yes"]
     return [sys.executable, "-m", "pyinfra", *words]
 
@@ -241,3 +241,32 @@ def test_a_touch_is_asked_for_on_the_terminal(tmp_path: Path) -> None:
     with terminal(["env", "SSH_ASKPASS_PROMPT=none", *asks]) as (process, person):
         assert "Confirm user presence for key" in read(person, "\n")
         assert process.poll() is None
+
+
+LONG = """from pyinfra.operations import server
+server.shell(name="a short one", commands=["sleep 9"], _timeout=1, _ignore_errors=True)
+server.shell(name="the next one", commands=["echo from $PPID"])
+server.shell(name="a long one", commands=["touch /run/began; sleep 99"], _ignore_errors=True)
+server.shell(name="the last one", commands=["true"])
+"""
+
+
+@pytest.mark.parametrize("how", ["is cut", "falls silent"])
+def test_a_line_that(sshd: Sshd, how: str) -> None:
+    """A time-out ends one command; the connection's end ends the run, by the names of host and operation."""
+    inventory = sshd.scratch / "inventory.py"
+    alive = ["ServerAliveInterval=1", "ServerAliveCountMax=1"]
+    inventory.write_text(f"servers = [('@openssh/server', {{'openssh_options': {alive}}})]\n")
+    argv = pyinfra(sshd, sshd.ssh_config, str(inventory), LONG)
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        subprocess.run(sshd.inside("timeout 20 sh -c 'until rm /run/began; do sleep 0.1; done' 2>/dev/null"), check=True)
+        if how == "is cut":
+            sshd.line.cut()
+        else:
+            sshd.line.round_trip = 6  # an answer that takes this long comes too late
+        _, said = run.communicate(timeout=30)
+    sshd.line.round_trip = 0
+    assert "Command timed out after 1s" in said
+    assert "server: the connection ended during: a long one: touch /run/began; sleep 99" in said
+    assert "server: the connection has ended; the next run logs in anew" in said
+    assert run.returncode == 1
