@@ -27,6 +27,7 @@ from pyinfra.connectors.util import (
     make_unix_command_for_host,
     remove_any_sudo_askpass_file,
 )
+from pyinfra_openssh import others
 from pyinfra_openssh.foresight import Foresight, Together
 from pyinfra_openssh.master import Master
 from pyinfra_openssh.shell import Result, Shell, ShellGone
@@ -34,16 +35,8 @@ from pyinfra_openssh.shell import Result, Shell, ShellGone
 if TYPE_CHECKING:
     from pyinfra.api import Host, State
 
-# What makes a shell of another account an answer to something else than was asked: pyinfra's own command line is used then.
-OTHERWISE = ("_sudo_password", "_use_sudo_login", "_preserve_sudo_env", "_su_user", "_doas", "_dzdo")
-
 # A line that was silent for a minute is lost; without these a run would wait for ever.
 ALIVE = ("ServerAliveInterval=15", "ServerAliveCountMax=4")
-
-# Takes the place of a file as an account that has no shell of its own here: whole or not at all, 0600 from the first byte.
-TAKE = """umask 077; put=$(mktemp -- {beside}) && cat >"$put" && {{
-test "$(sha256sum <"$put")" = "{digest}  -" || {{ echo "what arrived is not what was sent" >&2; false; }}; }} &&
-mv -fT -- "$put" {path} || {{ rm -f "$put"; false; }}"""
 
 
 class OpenSSHData(ConnectorData, total=False):
@@ -101,7 +94,7 @@ class OpenSSHConnector(BaseConnector):
     def account(self, arguments: dict[str, Any]) -> str | None:
         """Whose shell the command is for; None for the account logged in. Takes out of `arguments` what the shell makes needless."""
         prompted = self.host.connector_data.get("prompted_sudo_password")
-        if not arguments.get("_sudo") or prompted or any(arguments.get(each) for each in OTHERWISE):
+        if not arguments.get("_sudo") or prompted or any(arguments.get(each) for each in others.KINDS):
             return None
         user = arguments.get("_sudo_user") or "root"
         if user not in self.shells:
@@ -170,13 +163,11 @@ class OpenSSHConnector(BaseConnector):
         self.foresight.forget()
         account = self.account(arguments)
         with get_file_io(filename_or_io) as source:
-            if not otherwise(arguments):
+            if not others.concerned(arguments):
                 self._shell(account).put(source, remote_filename)
                 return True
             data = source.read()
-        beside = shlex.quote(f"{os.path.dirname(remote_filename) or '.'}/.put.XXXXXXXXXX")
-        take = TAKE.format(beside=beside, digest=hashlib.sha256(data).hexdigest(), path=shlex.quote(remote_filename))
-        self._checked(take, remote_filename, {**arguments, "_stdin": data})
+        self._checked(others.takes(data, remote_filename), remote_filename, {**arguments, "_stdin": data})
         return True
 
     def get_file(
@@ -191,10 +182,10 @@ class OpenSSHConnector(BaseConnector):
         """Download without a copy on the server; what fails leaves the local file as it was. Raises OSError with what the server said."""
         account = self.account(arguments)
         with tempfile.TemporaryFile() as arrived:
-            if not otherwise(arguments):
+            if not others.concerned(arguments):
                 self._shell(account).get(remote_filename, arrived)
             else:
-                said = self._checked(f"base64 -- {shlex.quote(remote_filename)}", remote_filename, arguments)
+                said = self._checked(others.gives(remote_filename), remote_filename, arguments)
                 arrived.write(base64.b64decode(said.stdout))
             arrived.seek(0)
             with get_file_io(filename_or_io, "wb") as target:  # which empties it
@@ -236,7 +227,7 @@ class OpenSSHConnector(BaseConnector):
     def _run(self, command: StringCommand, print_input: bool, arguments: dict[str, Any], control: Mapping[str, Any]) -> Result:
         """What `command` says; a question may have its answer already, anything else may change what was known."""
         account = self.account(arguments)
-        if not otherwise(arguments) and arguments.get("_shell_executable", "sh") == "sh":
+        if not others.concerned(arguments) and arguments.get("_shell_executable", "sh") == "sh":
             arguments["_shell_executable"] = None  # a shell is what runs it
         unix = self._unix(command, arguments)
         if control.get("_get_pty"):
@@ -264,11 +255,6 @@ class OpenSSHConnector(BaseConnector):
         """What is being carried out, for errors."""
         operation = self.host.nested_executing_op_hash or self.host.executing_op_hash
         return f"{', '.join(self.state.get_op_meta(operation).names)}: " if operation else ""
-
-
-def otherwise(arguments: Mapping[str, Any]) -> bool:
-    """Whether a command is for an account that has no shell of its own here."""
-    return any(arguments.get(each) for each in ("_sudo", *OTHERWISE))
 
 
 def typed(stdin: Any) -> bytes | None:

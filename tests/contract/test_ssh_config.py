@@ -18,6 +18,7 @@ from pyinfra.api import Config, Inventory, State, StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra_openssh import askpass
 
+from kit.box import free_ports
 from kit.place import Place
 from kit.sshd import CONFIG, DIRECTORY, Sshd
 from kit.totp import STEP, code
@@ -36,7 +37,7 @@ KbdInteractiveAuthentication yes
 {CONFIG}"""
 # In the place no card is up, not even the loopback.
 LOOPBACK = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 0x49))"
-INNER = f'python3 -c "{LOOPBACK}" && {{ /usr/sbin/sshd -D -f {DIRECTORY}/config -p 2222 & cat; kill $!; }}'
+INNER = f'python3 -c "{LOOPBACK}" && {{ /usr/sbin/sshd -D -f {DIRECTORY}/config -p %d & cat; kill $!; }}'
 DEPLOY = "from pyinfra.operations import server\nfor n in range(3):\n    server.shell(name=f'{n}', commands=['id -un'])\n"
 
 
@@ -94,15 +95,16 @@ def key(path: Path, *words: str) -> Path:
 def test_through_another_server(sshd: Sshd) -> None:
     """ProxyJump to where only the server gets to; control: from here nothing answers there."""
     config = sshd.scratch / "jump"
-    inner = f"Host inner\n  HostName 127.0.0.1\n  Port 2222\n  User root\n  HostKeyAlias inner\n  IdentityFile {sshd.key}\n"
+    port = free_ports(1)
+    inner = f"Host inner\n  HostName 127.0.0.1\n  Port {port}\n  User root\n  HostKeyAlias inner\n  IdentityFile {sshd.key}\n"
     known = f"  UserKnownHostsFile {sshd.scratch}/known_inner\n  StrictHostKeyChecking yes\n"
     (sshd.scratch / "known_inner").write_text(f"inner {(sshd.scratch / 'host_key.pub').read_text()}")
-    with subprocess.Popen(sshd.inside(INNER), stdin=subprocess.PIPE):
+    with subprocess.Popen(sshd.inside(INNER % port), stdin=subprocess.PIPE):
         config.write_text(f"{sshd.ssh_config.read_text()}{inner}{known}")
         with pytest.raises(ConnectError, match="inner: .*refused"):
             who(config, "inner")
         config.write_text(f"{config.read_text()}  ProxyJump server\n")
-        answers = "until (exec 3<>/dev/tcp/127.0.0.1/2222) 2>/dev/null; do sleep 0.05; done"
+        answers = f"until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.05; done"
         subprocess.run(sshd.inside(f"timeout 10 bash -c '{answers}'"), check=True)
         assert who(config, "inner") == "root from 127.0.0.1"
 
@@ -263,7 +265,7 @@ def test_a_line_that(sshd: Sshd, how: str) -> None:
         if how == "is cut":
             sshd.line.cut()
         else:
-            sshd.line.round_trip = 6  # an answer that takes this long comes too late
+            sshd.line.round_trip = 4  # an answer that takes this long comes too late
         _, said = run.communicate(timeout=30)
     sshd.line.round_trip = 0
     assert "Command timed out after 1s" in said
