@@ -1,13 +1,15 @@
 """bench/fleet: what each further server costs the machine that deploys; nothing to change, on 1, 10, 50 and 100 servers at once.
 
-The servers are sshds on this machine that share one throw-away system, so that their work slows the run down as well: the seconds of
-processor and the memory are those of the deploying side alone.
+The servers are sshds on this machine that share one throw-away system, so that their work slows the run down as well. Whose work it is
+stands in the table: of pyinfra's process, of ssh's, of the servers, and of the line in between, which a network would be. Memory and
+processes are those of the deploying side alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import secrets
 import subprocess
 import tempfile
@@ -24,6 +26,8 @@ from kit.place import Place
 from kit.sshd import Sshd
 
 SIZES = (1, 10, 50, 100)
+# What an ssh_config begins with: the second shows what the post-quantum key exchange costs, which paramiko (@ssh) does not have.
+CONTESTANTS = {"@openssh": "", "@openssh, its key exchange as @ssh's": "KexAlgorithms curve25519-sha256\n", "@ssh": ""}
 # In the environment of all that a run starts, so that what it leaves in the background (ssh's connections) is found as well.
 MARK = "CABINET_FLEET"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -36,7 +40,10 @@ class Row:
     tool: str
     hosts: int
     seconds: float
-    processor: float
+    pyinfra: float  # these four: seconds of processor
+    ssh: float
+    servers: float
+    line: float
     megabytes: float
     processes: int
 
@@ -54,14 +61,13 @@ def fleet(as_json: bool, sizes: tuple[int, ...], of_each: int) -> None:
         Place() as place,
         Sshd(place.inside, Path(scratch), names) as sshd,
     ):
-        run(sshd, "openssh", names[:1], of_each)  # makes what all later runs find made
-        for tool in ("openssh", "ssh"):
+        ssh_config = sshd.ssh_config.read_text()
+        run(sshd, "@ssh", names[:1], of_each)  # makes what all later runs find made
+        for tool, settings in CONTESTANTS.items():
+            sshd.ssh_config.write_text(settings + ssh_config)
+            run(sshd, tool, names[: max(sizes)], of_each)  # what is remembered of each server
             for size in sizes:
-                if tool == "openssh":
-                    run(sshd, tool, names[:size], of_each)  # what is remembered of each server
-                    sshd.line.cut()  # but the log-in is paid for, as by the other
                 rows.append(run(sshd, tool, names[:size], of_each))
-                sshd.line.cut()
                 click.echo(line(rows[-1]), err=True)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows]))
@@ -70,22 +76,32 @@ def fleet(as_json: bool, sizes: tuple[int, ...], of_each: int) -> None:
 
 
 def run(sshd: Sshd, tool: str, hosts: list[str], of_each: int) -> Row:
-    """Carry out the operations on all `hosts` at once. Raises RuntimeError when a server failed."""
-    mark = secrets.token_hex(8)
-    words = ["--data", f"{tool}_config_file={sshd.ssh_config}", "--data", f"of_each={of_each}", "deploy.py", "--yes"]
+    """Log in to all `hosts` at once and carry out the operations. Raises RuntimeError when a server failed."""
+    mark, connector = secrets.token_hex(8), tool.partition(",")[0]
+    words = ["--data", f"{connector[1:]}_config_file={sshd.ssh_config}", "--data", f"of_each={of_each}", "deploy.py", "--yes"]
     env = os.environ | {"PYINFRA_PROGRESS": "off", "XDG_CACHE_HOME": str(sshd.scratch), MARK: mark}
     log = sshd.scratch / "log"
-    began = time.monotonic()
+    began, here, children = time.monotonic(), time.process_time(), ended()
     with log.open("w") as output:
-        argv = [deployment.PYINFRA, ",".join(f"@{tool}/{host}" for host in hosts), *words]
+        argv = [deployment.PYINFRA, ",".join(f"{connector}/{host}" for host in hosts), *words]
         process = subprocess.Popen(argv, cwd=paths.ROOT / "bench/sixty", env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         with Watch(mark) as watch:
-            _, status, usage = os.wait4(process.pid, 0)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and /proc knows it still
     seconds = time.monotonic() - began
-    if process_failed := os.waitstatus_to_exitcode(status):
-        raise RuntimeError(f"{tool} on {len(hosts)} servers ended with {process_failed}:\n{log.read_text()[-3000:]}")
-    processor = usage.ru_utime + usage.ru_stime + sum(ticks(pid) for pid in marked(mark)) / TICKS
-    return Row(tool, len(hosts), round(seconds, 1), round(processor, 1), round(watch.megabytes, 1), watch.processes)
+    pyinfra, its_children = ticks(process.pid)
+    ssh = its_children + sum(sum(ticks(pid)) for pid in marked(mark) if pid != process.pid)  # those that stay in the background
+    if process.wait():
+        raise RuntimeError(f"{tool} on {len(hosts)} servers ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+    sshd.line.cut()  # so that the next run pays for its log-ins, and the servers' processes have ended
+    servers = ended() - children - pyinfra - its_children
+    spent = (round(each, 2) for each in (seconds, pyinfra, ssh, servers, time.process_time() - here, watch.megabytes))
+    return Row(tool, len(hosts), *spent, watch.processes)
+
+
+def ended() -> float:
+    """Seconds of processor of all that this process has started and seen the end of."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class Watch:
@@ -129,22 +145,27 @@ def share(pid: int) -> int:
         return 0
 
 
-def ticks(pid: int) -> int:
-    """Time of the processor that a process has used so far."""
+def ticks(pid: int) -> tuple[float, float]:
+    """Seconds of processor that a process has used so far, and those of its children that have ended."""
     try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        own_user, own_system, user, system = map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15])
     except OSError:
-        return 0
-    return int(words[11]) + int(words[12])
+        return 0, 0
+    return (own_user + own_system) / TICKS, (user + system) / TICKS
 
 
 def line(row: Row) -> str:
     """A line of the table."""
-    each = f"{row.seconds / row.hosts:9.2f}{row.processor / row.hosts:11.2f}{row.megabytes / row.hosts:9.1f}"
-    return f"{'@' + row.tool:10}{row.hosts:7d}{row.seconds:9.1f}{row.processor:11.1f}{row.megabytes:9.0f}{row.processes:11d}{each}"
+    spent = [row.pyinfra, row.ssh, row.servers, row.line]
+    each = "".join(f"{seconds / row.hosts:9.2f}" for seconds in (row.seconds, *spent))
+    rest = 1 - sum(spent) / row.seconds / len(os.sched_getaffinity(0))
+    return f"{row.tool:36}{row.hosts:6d}{row.seconds:9.1f}{each}{rest:10.0%}{row.megabytes / row.hosts:7.1f}{row.processes:11d}"
 
 
 def table(rows: list[Row]) -> Iterator[str]:
     """All of it, for people."""
-    yield f"{'':10}{'':7}{'seconds':>9}{'processor':>11}{'MB':>9}{'processes':>11}{'each: s':>9}{'processor':>11}{'MB':>9}"
+    yield f"{'':51}for each server: seconds, and seconds of processor of"
+    kinds = "".join(f"{kind:>9}" for kind in ("pyinfra", "ssh", "servers", "line"))
+    yield f"{'':36}{'hosts':>6}{'seconds':>9}{'':9}{kinds}{'the rest':>10}{'MB':>7}{'processes':>11}"
     yield from (line(row) for row in rows)
+    yield "The rest: processors that were idle, or had other work."

@@ -54,6 +54,7 @@ class CabinetConnector(OpenSSHConnector):
         path = Path(self.host.data.clinic_file)
         self.connection = Connection(path.stem, load(path))
         self.connection.login()
+        self.master = self.connection.master
         shell = self.connection.shell()
         if (asked := shell.run("id -u", timeout=60)).stdout.strip() != b"0":
             raise ConnectionError(f"{path.stem}: logged in, but not as root: {asked.stderr.decode(errors='replace').strip()}")

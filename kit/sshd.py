@@ -60,6 +60,10 @@ class Sshd:
         self.line.__exit__()
         subprocess.run(self.inside(f"rm -rf {DIRECTORY}"), check=True)
 
+    def write(self, name: str, text: str) -> None:
+        """Put a file beside sshd's own. Its `config` counts from the next connection on."""
+        subprocess.run(self.inside(f"cat >{DIRECTORY}/{name}"), input=text, text=True, check=True)
+
     def count(self) -> tuple[int, int]:
         """How many commands, shells and subsystems it has started, and how many processes the server has, ever."""
         said = subprocess.run(self.inside(COUNT), check=True, capture_output=True, text=True).stdout

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from io import IOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pyinfra.api.command import StringCommand
+from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.output import echo
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector, ConnectorData, DataMeta
-from pyinfra.connectors.util import CommandOutput, OutputLine, extract_control_arguments, make_unix_command_for_host
+from pyinfra.connectors.util import (
+    CommandOutput,
+    OutputLine,
+    execute_command_with_sudo_retry,
+    extract_control_arguments,
+    make_unix_command_for_host,
+    remove_any_sudo_askpass_file,
+)
+from pyinfra_openssh import others
 from pyinfra_openssh.foresight import Foresight, Together
 from pyinfra_openssh.master import Master
 from pyinfra_openssh.shell import Result, Shell, ShellGone
@@ -24,8 +35,8 @@ from pyinfra_openssh.shell import Result, Shell, ShellGone
 if TYPE_CHECKING:
     from pyinfra.api import Host, State
 
-# What makes a shell of another account an answer to something else than was asked: pyinfra's own command line is used then.
-OTHERWISE = ("_sudo_password", "_use_sudo_login", "_preserve_sudo_env", "_su_user", "_doas", "_dzdo")
+# A line that was silent for a minute is lost; without these a run would wait for ever.
+ALIVE = ("ServerAliveInterval=15", "ServerAliveCountMax=4")
 
 
 class OpenSSHData(ConnectorData, total=False):
@@ -60,7 +71,7 @@ class OpenSSHConnector(BaseConnector):
     together: Together | None = None
 
     def open(self) -> tuple[Shell, Path]:
-        """Log in, unless the connection is open: a shell, and a directory for what is to be remembered of this host.
+        """Log in, unless the connection is open, by `self.master`: a shell, and a directory for what is to be remembered of this host.
 
         Raises ConnectionError with what ssh said.
         """
@@ -68,7 +79,8 @@ class OpenSSHConnector(BaseConnector):
         options = ["-o", f"ControlPersist={self.data['openssh_persist']}", "-o", "LogLevel=ERROR"]
         if config := self.data["openssh_config_file"]:
             options += ["-F", str(Path(config).expanduser())]
-        options += [word for option in self.data["openssh_options"] for word in ("-o", option)]
+        # ssh_config(5): the first word on a subject counts.
+        options += [word for option in [*self.data["openssh_options"], *ALIVE] for word in ("-o", option)]
         directory = private(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyinfra-openssh")
         # A socket's path ends at 107 characters, and ssh adds 17 while it opens it.
         digest = hashlib.sha256(repr((name, options)).encode()).hexdigest()[:16]
@@ -81,7 +93,8 @@ class OpenSSHConnector(BaseConnector):
 
     def account(self, arguments: dict[str, Any]) -> str | None:
         """Whose shell the command is for; None for the account logged in. Takes out of `arguments` what the shell makes needless."""
-        if not arguments.get("_sudo") or any(arguments.get(each) for each in OTHERWISE):
+        prompted = self.host.connector_data.get("prompted_sudo_password")
+        if not arguments.get("_sudo") or prompted or any(arguments.get(each) for each in others.KINDS):
             return None
         user = arguments.get("_sudo_user") or "root"
         if user not in self.shells:
@@ -114,6 +127,7 @@ class OpenSSHConnector(BaseConnector):
     def disconnect(self) -> None:
         """End the shells; the connection stays for the next run."""
         self.foresight.keep()
+        remove_any_sudo_askpass_file(self.host)
         for shell in self.shells.values():
             shell.close()
 
@@ -122,22 +136,19 @@ class OpenSSHConnector(BaseConnector):
     ) -> tuple[bool, CommandOutput]:
         """Run `command`. A command that fails raises nothing: the bool says it. Raises ShellGone (an OSError), TimeoutError."""
         control = extract_control_arguments(arguments)  # type: ignore[arg-type]
-        account = self.account(arguments)
-        if not any(arguments.get(each) for each in ("_sudo", *OTHERWISE)) and arguments.get("_shell_executable", "sh") == "sh":
-            arguments["_shell_executable"] = None  # a shell is what runs it
-        unix = make_unix_command_for_host(self.state, self.host, command, **arguments)
-        if print_input:
-            echo(f"{self.host.print_prefix}>>> {unix}", err=True)
-        stdin = control.get("_stdin")
-        if stdin is not None and not isinstance(stdin, str):
-            stdin = "\n".join(stdin)
-        done = self._done(account, unix.get_raw_value(), None if stdin is None else (stdin + "\n").encode(), control.get("_timeout"))
-        lines = [OutputLine("stdout", line) for line in done.stdout.decode(errors="replace").splitlines()]
-        lines += [OutputLine("stderr", line) for line in done.stderr.decode(errors="replace").splitlines()]
+
+        def execute() -> tuple[int, CommandOutput]:
+            done = self._run(command, print_input, dict(arguments), control)
+            lines = [OutputLine("stdout", line) for line in done.stdout.decode(errors="replace").splitlines()]
+            lines += [OutputLine("stderr", line) for line in done.stderr.decode(errors="replace").splitlines()]
+            return done.rc, CommandOutput(lines)
+
+        # sudo's password is asked for when it wants one, and somebody is there
+        code, output = execute_command_with_sudo_retry(self.host, arguments, execute) if sys.stdin.isatty() else execute()  # type: ignore[arg-type]
         if print_output:
-            for line in lines:
+            for line in output:
                 echo(f"{self.host.print_prefix}{line.line}", err=True)
-        return done.rc in (control.get("_success_exit_codes") or [0]), CommandOutput(lines)
+        return code in (control.get("_success_exit_codes") or [0]), output
 
     def put_file(
         self,
@@ -150,8 +161,13 @@ class OpenSSHConnector(BaseConnector):
     ) -> bool:
         """Upload: whole or not at all, 0600 from the first byte. Raises OSError with what the server said."""
         self.foresight.forget()
+        account = self.account(arguments)
         with get_file_io(filename_or_io) as source:
-            self.shells[self.account(arguments)].put(source, remote_filename)
+            if not others.concerned(arguments):
+                self._shell(account).put(source, remote_filename)
+                return True
+            data = source.read()
+        self._checked(others.takes(data, remote_filename), remote_filename, {**arguments, "_stdin": data})
         return True
 
     def get_file(
@@ -163,12 +179,37 @@ class OpenSSHConnector(BaseConnector):
         print_input: bool = False,
         **arguments: Any,
     ) -> bool:
-        """Download without a copy on the server. Raises OSError with what the server said."""
-        with get_file_io(filename_or_io, "wb") as target:
-            self.shells[self.account(arguments)].get(remote_filename, target)
+        """Download without a copy on the server; what fails leaves the local file as it was. Raises OSError with what the server said."""
+        account = self.account(arguments)
+        with tempfile.TemporaryFile() as arrived:
+            if not others.concerned(arguments):
+                self._shell(account).get(remote_filename, arrived)
+            else:
+                said = self._checked(others.gives(remote_filename), remote_filename, arguments)
+                arrived.write(base64.b64decode(said.stdout))
+            arrived.seek(0)
+            with get_file_io(filename_or_io, "wb") as target:  # which empties it
+                shutil.copyfileobj(arrived, target)
         return True
 
     # ---- within
+
+    def _checked(self, command: str, path: str, arguments: dict[str, Any]) -> CommandOutput:
+        """What a command for the file at `path` says. Raises OSError when it fails."""
+        fine, output = self.run_shell_command(StringCommand(command), **arguments)
+        if not fine:
+            raise OSError(f"{self.host.name}: {path}: {output.stderr}")
+        return output
+
+    def _shell(self, account: str | None) -> Shell:
+        """The account's shell; a new one over the same connection where a command without end took the last one with it."""
+        shell = self.shells[account]
+        if shell.ended:
+            if not self.master.alive():
+                raise ShellGone(f"{shell.label}: the connection has ended; the next run logs in anew")
+            shell.close()
+            shell = self.shells[account] = shell.again()
+        return shell
 
     def _watch_facts(self) -> None:
         """Know what is a fact: it changes nothing, so it may be asked early, and what was known before it is known after it."""
@@ -183,13 +224,45 @@ class OpenSSHConnector(BaseConnector):
 
         self.host.get_fact = watched  # type: ignore[method-assign]
 
-    def _done(self, account: str | None, command: str, stdin: bytes | None, timeout: float | None) -> Result:
+    def _run(self, command: StringCommand, print_input: bool, arguments: dict[str, Any], control: Mapping[str, Any]) -> Result:
         """What `command` says; a question may have its answer already, anything else may change what was known."""
-        shell = self.shells[account]
-        if self.asking and stdin is None and self.data.get("openssh_foresight", True):
-            return self.foresight.answer(account, command, shell) or shell.run(command, timeout=timeout)
-        self.foresight.forget()
-        return shell.run(command, stdin=stdin, timeout=timeout)
+        account = self.account(arguments)
+        if not others.concerned(arguments) and arguments.get("_shell_executable", "sh") == "sh":
+            arguments["_shell_executable"] = None  # a shell is what runs it
+        unix = self._unix(command, arguments)
+        if control.get("_get_pty"):
+            unix = StringCommand("script", "-qec", QuoteString(unix), "/dev/null")
+        if print_input:
+            echo(f"{self.host.print_prefix}>>> {unix}", err=True)
+        line, shown = unix.get_raw_value(), unix.get_masked_value()
+        shell, stdin = self._shell(account), typed(control.get("_stdin"))
+        answer = None
+        if not self.asking or stdin is not None:
+            self.foresight.forget()
+        elif line == shown and self.data.get("openssh_foresight", True):  # else it holds a secret, and questions are written down
+            answer = self.foresight.answer(account, line, shell)
+        return answer or shell.run(line, stdin, control.get("_timeout"), f"{self._operation()}{shown}")
+
+    def _unix(self, command: StringCommand, arguments: dict[str, Any]) -> StringCommand:
+        """The line of shell for `command`. For a password pyinfra writes a file to the server first, which is no question."""
+        asking, self.asking = self.asking, 0
+        try:
+            return make_unix_command_for_host(self.state, self.host, command, **arguments)
+        finally:
+            self.asking = asking
+
+    def _operation(self) -> str:
+        """What is being carried out, for errors."""
+        operation = self.host.nested_executing_op_hash or self.host.executing_op_hash
+        return f"{', '.join(self.state.get_op_meta(operation).names)}: " if operation else ""
+
+
+def typed(stdin: Any) -> bytes | None:
+    """What a command finds on its standard input: lines, each with its end (pyinfra.connectors.util.write_stdin)."""
+    if stdin is None or isinstance(stdin, bytes):
+        return stdin
+    lines: Iterable[str] = [stdin] if isinstance(stdin, str) else stdin
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines).encode()
 
 
 def private(directory: Path) -> Path:
@@ -199,6 +272,6 @@ def private(directory: Path) -> Path:
 
 
 def asked_file() -> str:
-    """A file's name for what is asked by one thing that pyinfra can be told to do: a role alone asks less than the whole."""
-    told = "_".join(word.replace("/", ".") for word in sys.argv[1:] if not word.startswith("-"))
+    """A file's name for what is asked by one thing that pyinfra can do, of any hosts: a role alone asks less than the whole."""
+    told = "_".join(word.replace("/", ".") for word in sys.argv[1:] if not word.startswith(("-", "@")))
     return f"{told[:150]}.asked.json"

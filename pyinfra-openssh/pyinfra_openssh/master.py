@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pyinfra_openssh import askpass
 from pyinfra_openssh.shell import Shell
 
 
@@ -22,17 +24,19 @@ class Master:
         return ["ssh", *self.options, "-S", str(self.socket), "-o", "ControlMaster=no", "-o", "BatchMode=yes", *words]
 
     def open(self, how: Sequence[str] = (), env: Mapping[str, str] | None = None) -> str | None:
-        """Log in by the further options `how`. None when the connection is open, else the last that was said.
+        """Log in by the further options `how`. None when the connection is open, else what was said last.
 
-        A code or a PIN is asked for on the terminal, or by SSH_ASKPASS.
+        A code or a PIN is asked for on the terminal, or by SSH_ASKPASS where there is none or SSH_ASKPASS_REQUIRE says so.
         """
         self.socket.unlink(missing_ok=True)  # a master that was killed leaves it, and ssh would go on without being one
         return self.attempt([*how, "-o", "ControlMaster=yes", "-S", str(self.socket), "-N", "-f", self.host], env)
 
     def attempt(self, words: Sequence[str], env: Mapping[str, str] | None = None) -> str | None:
-        """Run ssh once with `words`, beside any connection. None when that worked, else the last that was said."""
+        """Run ssh once with `words`, beside any connection. None when that worked, else what was said last."""
         env = os.environ | (env or {})
-        asks = [] if sys.stdin.isatty() or env.get("SSH_ASKPASS") else ["-o", "BatchMode=yes"]
+        if sys.stdin.isatty() and env.get("SSH_ASKPASS_REQUIRE") not in ("force", "prefer"):
+            env |= {"SSH_ASKPASS": str(self._terminal()), "SSH_ASKPASS_REQUIRE": "force"}
+        asks = [] if env.get("SSH_ASKPASS") else ["-o", "BatchMode=yes"]
         log = self.socket.with_suffix(".log")
         with log.open("w") as errors:  # a file: the master goes into the background, and a pipe would never end
             done = subprocess.run(
@@ -43,7 +47,8 @@ class Master:
                 env=env,
                 check=False,
             )
-        return None if done.returncode == 0 else (log.read_text().strip().splitlines() or ["no answer"])[-1]
+        # The last line alone would be "Host key verification failed": which key, and of which file, stands before it.
+        return None if done.returncode == 0 else " ".join(" ".join(log.read_text().splitlines()[-3:]).split()) or "no answer"
 
     def alive(self) -> bool:
         """Whether the connection is open; costs no round trip."""
@@ -61,6 +66,15 @@ class Master:
     def shell(self, command: str = "exec sh") -> Shell:
         """A shell over the connection; `command` is what starts it there, such as `exec sudo -n sh`."""
         return Shell(self.riding("-T", self.host, command), self.host)
+
+    def _terminal(self) -> Path:
+        """A program that asks on the terminal."""
+        script = self.socket.with_suffix(".ask")
+        lock = self.socket.with_name("terminal.lock")
+        argv = shlex.join([sys.executable, "-I", askpass.__file__, str(lock)])
+        script.write_text(f'#!/bin/sh\nexec {argv} "$@"\n')
+        script.chmod(0o700)
+        return script
 
     def _tell(self, word: str) -> int:
         return subprocess.run(self.riding("-O", word, self.host), capture_output=True, check=False).returncode

@@ -48,15 +48,24 @@ class Shell:
         self._lock = threading.Lock()
         self._process = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
 
-    def run(self, command: str, stdin: bytes | None = None, timeout: float | None = None) -> Result:
-        """Run `command` and wait for its end, at most `timeout` seconds.
+    def again(self) -> Shell:
+        """Another one, started as this one was."""
+        return Shell(self.argv, self.label)
 
-        Raises ShellGone when the connection ends first, TimeoutError when time does; the shell cannot be used after either.
+    @property
+    def ended(self) -> bool:
+        """Whether it can be used no more; whatever is raised in the middle of a command ends it."""
+        return self._process.stdin.closed or self._process.poll() is not None  # type: ignore[union-attr]
+
+    def run(self, command: str, stdin: bytes | None = None, timeout: float | None = None, shown: str | None = None) -> Result:
+        """Run `command` and wait for its end, at most `timeout` seconds. `shown` stands for it in errors: it may hold a secret.
+
+        Raises ShellGone when the connection ends first, TimeoutError when time does.
         """
         before, source = "", "</dev/null"
         if stdin is not None:
             before, source = f"printf %s {shlex.quote(base64.b64encode(stdin).decode())} | base64 -d | ", ""
-        return self._exchange([f"{before}( eval {shlex.quote(command)} ) {source}\n".encode()], command, timeout)
+        return self._exchange([f"{before}( eval {shlex.quote(command)} ) {source}\n".encode()], shown or command, timeout)
 
     def put(self, source: BinaryIO, path: str, mode: str = "600") -> None:
         """Create or replace `path` whole or not at all: 0600 and under a name nobody can guess until its checksum is right, then `mode`.
@@ -99,8 +108,8 @@ class Shell:
 
     def close(self) -> None:
         """End the shell; what it started in the background goes on."""
+        self._process.stdin.close()  # type: ignore[union-attr]
         if self._process.poll() is None:
-            self._process.stdin.close()  # type: ignore[union-attr]
             try:
                 self._process.wait(5)
             except subprocess.TimeoutExpired:
@@ -117,10 +126,16 @@ class Shell:
         nonce = secrets.token_hex(12)
         end = f"{{ printf '\\n{nonce} %d\\n' $?; printf '\\n{nonce}\\n' >&2; }}\n"
         with self._lock:
-            return self._feed(itertools.chain(commands, [end.encode()]), nonce.encode(), what, timeout, take)
+            if self.ended:
+                raise ShellGone(f"{self.label}: the connection had ended before: {what[:200]}")
+            try:
+                return self._feed(itertools.chain(commands, [end.encode()]), nonce.encode(), what, timeout, take)
+            except BaseException:  # what this command says yet would be taken for the answer to the next one
+                self._process.stdin.close()  # type: ignore[union-attr]
+                raise
 
     def _feed(
-        self, script: Iterator[bytes], nonce: bytes, command: str, timeout: float | None, take: Callable[[bytes], None] | None
+        self, script: Iterator[bytes], nonce: bytes, what: str, timeout: float | None, take: Callable[[bytes], None] | None
     ) -> Result:
         """Write and read at once: neither side waits for the other, and ssh may have made our pipes non-blocking."""
         into, out, err = (stream.fileno() for stream in (self._process.stdin, self._process.stdout, self._process.stderr))  # type: ignore[union-attr]
@@ -134,11 +149,11 @@ class Shell:
             if not readable and not writable:
                 self._process.kill()  # a command without end would hold up a friendly good-bye
                 self.close()
-                raise TimeoutError(f"{self.label}: no end after {timeout} s: {command[:200]}")
+                raise TimeoutError(f"{self.label}: no end after {timeout} s: {what[:200]}")
             for stream in readable:
                 chunk = os.read(stream, 65536)
                 if not chunk:
-                    raise self._gone(bytes(seen[err]), command)
+                    raise self._gone(bytes(seen[err]), what)
                 seen[stream] += chunk
                 if seen[stream].endswith(b"\n") and wanted[stream] in seen[stream][-TAIL:]:
                     unread.discard(stream)
@@ -146,22 +161,22 @@ class Shell:
                     take(bytes(seen[out][:-TAIL]))
                     del seen[out][:-TAIL]
             if writable:
-                unsent = unsent[self._write(unsent[:65536], command) :] or memoryview(next(script, b""))
+                unsent = unsent[self._write(unsent[:65536], what) :] or memoryview(next(script, b""))
         stdout, _, code = bytes(seen[out]).rpartition(wanted[out])
         if take:
             take(stdout)
             stdout = b""
         return Result(int(code), stdout, bytes(seen[err]).rpartition(wanted[err])[0])
 
-    def _write(self, data: bytes | memoryview, command: str) -> int:
+    def _write(self, data: bytes | memoryview, what: str) -> int:
         """How many bytes of `data` the pipe took now; none is an answer too."""
         try:
             return os.write(self._process.stdin.fileno(), data)  # type: ignore[union-attr]
         except BlockingIOError:
             return 0
-        except (BrokenPipeError, ValueError) as gone:
-            raise self._gone(b"", command) from gone
+        except BrokenPipeError as gone:
+            raise self._gone(b"", what) from gone
 
-    def _gone(self, stderr: bytes, command: str) -> ShellGone:
+    def _gone(self, stderr: bytes, what: str) -> ShellGone:
         said = stderr.decode(errors="replace").strip()
-        return ShellGone(f"{self.label}: the connection ended during: {command[:200]}{': ' + said if said else ''}")
+        return ShellGone(f"{self.label}: the connection ended during: {what[:200]}{': ' + said if said else ''}")

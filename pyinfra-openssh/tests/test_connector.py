@@ -10,25 +10,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
-# Stands for ssh where no server is: the same words, a shell of this machine at the other end. `log` counts what was started.
-SSH = """#!/bin/sh
-echo "$*" >> {log}
-while [ $# -gt 0 ]; do case $1 in
-  -S) socket=$2; shift 2 ;;
-  -O) word=$2; shift 2; [ -e "$socket" ] || exit 255; [ $word != exit ] || rm "$socket"; exit 0 ;;
-  -N) master=1; shift ;;
-  -o | -F | -l | -p) shift 2 ;;
-  -*) shift ;;
-  *) host=$1; shift; break ;;
-esac; done
-[ "$host" != nowhere ] || {{ echo "ssh: Could not resolve hostname nowhere" >&2; exit 255; }}
-if [ -n "$master" ]; then : > "$socket"; exit 0; fi
-[ -e "$socket" ] || {{ echo "no connection" >&2; exit 255; }}
-cd {home} && exec sh -c "$*"
-"""
-
 DEPLOY = """
 from pyinfra import host
 from pyinfra.facts.files import Directory, File, Sha256File
@@ -49,14 +30,6 @@ server.shell(name="input", commands=[f"cat > {{ROOT}}/input"], _stdin=["one", "t
 """
 
 
-SUDO = """#!/bin/sh
-user=root
-while [ $# -gt 0 ]; do case $1 in -u) user=$2; shift 2 ;; -*) shift ;; *) break ;; esac; done
-[ $user != stranger ] || { echo "sudo: a password is required" >&2; exit 1; }
-echo "sudo $user" >> {log}
-BECAME=$user exec "$@"
-"""
-
 AS_OTHERS = """
 from pyinfra.operations import server
 
@@ -65,21 +38,6 @@ for number in range(3):
     server.shell(name="root", commands=["echo $BECAME >> {root}"], _sudo=True)
     server.shell(name="eve", commands=["echo $BECAME >> {root}"], _sudo=True, _sudo_user="eve")
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory with stand-ins for ssh and sudo, and something to deploy."""
-    (tmp_path / "bin").mkdir()
-    ssh = tmp_path / "bin/ssh"
-    ssh.write_text(SSH.format(log=tmp_path / "ssh.log", home=tmp_path))
-    ssh.chmod(0o755)
-    sudo = tmp_path / "bin/sudo"
-    sudo.write_text(SUDO.replace("{log}", str(tmp_path / "ssh.log")))
-    sudo.chmod(0o755)
-    (tmp_path / "t.source").write_bytes(os.urandom(3000))
-    (tmp_path / "t.j2").write_text("value: {{ value }}\n")
-    return tmp_path
 
 
 def pyinfra(place: Path, host: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -132,10 +90,10 @@ def test_a_host_that_is_not_there_is_named(place: Path) -> None:
 
 
 def test_a_command_that_fails_fails_the_run(place: Path) -> None:
-    """And one that is lost with its connection says so, with host and command; the next run works."""
+    """And one that is lost with its connection says so, with host, operation and command; the next run works."""
     assert pyinfra(place, "@openssh/server", "exec", "--", "exit 3").returncode != 0
     lost = pyinfra(place, "@openssh/server", "exec", "--", "kill -KILL $$")
-    assert lost.returncode != 0 and "server: the connection ended during: kill -KILL $$" in lost.stdout + lost.stderr
+    assert lost.returncode != 0 and "server: the connection ended during: server.shell: kill -KILL $$" in lost.stdout + lost.stderr
     assert "fine" in (said := pyinfra(place, "@openssh/server", "exec", "--", "echo fine")).stdout + said.stderr
 
 
