@@ -80,9 +80,9 @@ class Standing(FactBase[Now]):
     def command(self, switch: str, paths: tuple[str, ...], live: str) -> StringCommand:
         quoted = [QuoteString(path) for path in paths]
         return StringCommand(
-            "for path in", *quoted, '; do if test -f "$path" && ! test -L "$path"; then',
-            'echo "$path" $(stat -c "%a %U:%G" "$path") $(sha256sum <"$path");',
+            "set --; for path in", *quoted, '; do if test -f "$path" && ! test -L "$path"; then set -- "$@" "$path";',
             'elif test -e "$path" || test -L "$path"; then echo "$path" other; fi; done;',
+            'if test $# -gt 0; then stat -c "%n %a %U:%G" "$@"; sha256sum "$@"; fi;',
             "(set -eu;", f"{live}\n) >/dev/null 2>&1; test $? -eq 0 && echo holds;",
             "test ! -d", QuoteString(f"{KEPT}/{switch}"), "|| echo armed",
         )  # fmt: skip
@@ -90,9 +90,11 @@ class Standing(FactBase[Now]):
     def process(self, output: list[str]) -> Now:
         now = Now(holds="holds" in output, armed="armed" in output)
         for line in output:
-            path, _, state = line.partition(" ")
-            if state:
-                now.files[path] = state.removesuffix(" -")
+            first, _, rest = line.partition(" ")
+            if rest.startswith(" "):  # sha256sum: digest, two blanks, path
+                now.files[rest[1:]] += f" {first}"
+            elif rest:
+                now.files[first] = rest
         return now
 
 

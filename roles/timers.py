@@ -63,8 +63,7 @@ def timers(clinic: Clinic) -> None:
         unless=(
             f'test -z "$(systemctl show -p LoadState,NeedDaemonReload {" ".join(known)} '
             "| grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
-            f'test "$(systemctl is-active {run} | sort -u)" = active\n'
-            f'test "$(systemctl is-enabled {run} | sort -u)" = enabled'
+            f"test \"$(systemctl show -p ActiveState,UnitFileState {run} | sort -u | xargs)\" = 'ActiveState=active UnitFileState=enabled'"
         ),
         run=f"{kit.reread(*known)}\nsystemctl --quiet --no-reload enable {run}\nsystemctl start {run}",
     )

@@ -1,4 +1,5 @@
 # Is every value of the file the kernel's own, on every card?
-grep -v '^#' /etc/sysctl.d/90-cabinet-network.conf | while read -r key _ value; do
-	if grep -qvxF "$value" /proc/sys/$key; then exit 1; fi
-done
+wanted=$(grep -v '^#' /etc/sysctl.d/90-cabinet-network.conf | while read -r key _ value; do
+	for file in /proc/sys/$key; do echo "$file:$value"; done
+done)
+test "$(grep -H '' $(echo "$wanted" | cut -d : -f 1))" = "$wanted"

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -48,6 +49,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(module, "KEY", tmp_path / "secrets/authority.key")
     monkeypatch.setattr(module, "TLS", tmp_path / "tls")
     monkeypatch.setattr(module, "AUTHORITY", tmp_path / "tls/authority.pem")
+    monkeypatch.setattr(module, "FOUND", tmp_path / "run/found.json")
     monkeypatch.setattr(module.grp, "getgrnam", lambda _: SimpleNamespace(gr_gid=os.getgid()))
     closed = SimpleNamespace(volume=0)
 
@@ -81,6 +83,30 @@ def test_made_once_and_then_left_alone(server: SimpleNamespace) -> None:
         "try-reload-or-restart postgresql@17-main.service",
         "try-reload-or-restart nginx.service",
     ]
+
+
+def test_what_was_found_in_order_is_known_until_it_changes(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other content, other rights, a further file, a clock that has moved: each asks for a new look."""
+    server.run()
+    assert not server.module.as_found()
+    server.run(check=True)
+    assert server.module.as_found()
+    web = server.tls / "web.pem"
+    for change, back in (
+        (lambda: web.chmod(0o644), lambda: web.chmod(0o600)),
+        (lambda: web.write_bytes(web.read_bytes() + b"\n"), lambda: web.write_bytes(web.read_bytes()[:-1])),
+        ((server.tls / "more.pem").touch, (server.tls / "more.pem").unlink),
+    ):
+        change()
+        assert not server.module.as_found()
+        back()
+        assert server.module.as_found()
+    now = time.time()
+    for days, known in ((-1, False), (366, True), (368, False)):
+        monkeypatch.setattr(server.module.time, "time", lambda days=days: now + days * 86400)
+        assert server.module.as_found() == known
+    server.module.KEY.unlink()
+    assert not server.module.as_found()
 
 
 @pytest.mark.parametrize(("days_later", "renewed"), [(366, []), (368, ["database", "web"]), (500, ["database", "web"])])
