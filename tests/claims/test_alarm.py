@@ -29,7 +29,16 @@ LATER = f"sed -i 's/\"due\": [0-9.]*/\"due\": 0/' {OUTBOX}/*.json && {SENT}"
 
 
 @pytest.fixture
-def probe(host: Host) -> Iterator[str]:
+def network(pytestconfig: pytest.Config, clinic: Clinic) -> None:
+    """In the tests' LAN we are the mail server and the webhook; those of a practice are asked on its server."""
+    if clinic.alarm is None:
+        pytest.fail("alarms reach nobody outside this server: its clinic file has no section alarm", pytrace=False)
+    if pytestconfig.getoption("--clinic") != "vagrant":
+        pytest.fail("this test is the mail server itself, so it runs on the VM alone; on this server: sudo practice alarm test", pytrace=False)
+
+
+@pytest.fixture
+def probe(host: Host, network: None) -> Iterator[str]:
     """The key of an alarm that was never told of; nothing older waits to be delivered."""
     key = f"probe:{time.time_ns()}"
     host.check_output(f"systemctl stop {SENDER}; rm -f {OUTBOX}/*.json")
@@ -148,7 +157,7 @@ def door_left_ajar(host: Host) -> None:
 
 
 @claim("ALM-05", broken_by=door_left_ajar, symptom="@4711")
-def test_nobody_else_gets_out_this_way(host: Host, inside: Neighbour) -> None:
+def test_nobody_else_gets_out_this_way(host: Host, inside: Neighbour, network: None) -> None:
     """While something is sent, its account reaches the servers of the clinic file and nothing else; everybody else reaches nothing."""
     servers = [f"tcp@{ADDRESS}@{port}" for port in (SMTP_PORT, HTTPS_PORT)]
     with inside.listening(SMTP_PORT), inside.listening(HTTPS_PORT), inside.listening(4711):
