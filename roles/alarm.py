@@ -40,7 +40,9 @@ def alarm() -> None:
         run=f"echo 'u {ACCOUNT} - \"Sends alarms\" / /usr/sbin/nologin' | systemd-sysusers -",
     )
     if wanted.authority:
-        kit.config_file(name="ALM-02 the authority to believe", dest=AUTHORITY, content=wanted.authority.read_text())
+        kit.config_file(name="ALM-02 bring the authority to believe", dest=AUTHORITY, content=wanted.authority.read_text())
+    else:
+        kit.absent(name="ALM-02 believe Debian's authorities", path=AUTHORITY)
     authority = AUTHORITY if wanted.authority else SYSTEMS_AUTHORITIES
     mail(wanted, authority, clinic.hostname)
     kit.config_file(
@@ -102,5 +104,6 @@ def units() -> None:
             f'test "$(systemctl is-active {timers} | sort -u)" = active\n'
             f'test "$(systemctl is-enabled {timers} | sort -u)" = enabled'
         ),
-        run=f"{kit.reread(*UNITS)}\nsystemctl --quiet --no-reload enable {timers}\nsystemctl start {timers}",
+        # Enabled first: from then on systemd 257 calls all that it knows outdated, until it reads it anew.
+        run=f"systemctl --quiet --no-reload enable {timers}\n{kit.reread(*UNITS)}\nsystemctl start {timers}",
     )

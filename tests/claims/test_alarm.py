@@ -34,7 +34,7 @@ def network(pytestconfig: pytest.Config, clinic: Clinic) -> None:
     if clinic.alarm is None:
         pytest.fail("alarms reach nobody outside this server: its clinic file has no section alarm", pytrace=False)
     if pytestconfig.getoption("--clinic") != "vagrant":
-        pytest.fail("this test is the mail server itself, so it runs on the VM alone; on this server: sudo practice alarm test", pytrace=False)
+        pytest.fail("this test is the mail server itself: it runs on the VM alone. On this server: sudo practice alarm test", pytrace=False)
 
 
 @pytest.fixture
