@@ -9,8 +9,9 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from kit import keys, words, yamlmarks
+from kit.alarms import Alarm
 from kit.paths import ROOT
-from kit.sections import ADMINISTRATORS, VM, Alarm, Backup, Connect, Contact, Database, Egress, Net, Person, Proxy, Storage, Vpn
+from kit.sections import ADMINISTRATORS, VM, Backup, Connect, Contact, Database, Egress, Net, Person, Proxy, Storage, Vpn
 from kit.yamlmarks import FileError, Loc, Mistakes, Strict, did_you_mean
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from practice import health, outbox, telling
+from practice import outbox, telling
 from practice.server import Trouble, is_root, run, units
 
 # While the volume is closed there is nothing but memory to write to.
@@ -64,6 +64,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 def check() -> dict[str, Any]:
     """Look at everything; raise what is wrong, clear what the last look raised and is right again."""
+    from practice import health  # noqa: PLC0415 -- who raises an alarm does not wait for it
+
     seen = health.look()
     with changing() as alarms:
         judge(alarms, seen)

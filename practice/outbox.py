@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -44,7 +44,7 @@ def put(directory: Path, message: Message, to: Iterable[str], now: float) -> Pat
     place = directory / "outbox"
     if not place.is_dir():
         place.mkdir()
-        shutil.chown(place, group=ACCOUNT)
+        os.chown(place, -1, grp.getgrnam(ACCOUNT).gr_gid)
         place.chmod(0o2770)  # what root puts there is the group's
     path = place / f"{time.time_ns()}.json"
     keep(message | {"path": str(path), "to": list(to), "refused": {}, "at": now, "due": now, "tries": 0})

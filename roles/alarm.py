@@ -11,8 +11,8 @@ import json
 from pyinfra.api import deploy
 
 from kit import operations as kit
+from kit.alarms import Alarm
 from kit.clinic import this_clinic
-from kit.sections import Alarm
 
 PACKAGES = ["ca-certificates", "msmtp", "nftables"]
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from email import message_from_bytes, policy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,7 +93,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An outbox of the test's own, and two people and a program to tell."""
     monkeypatch.setattr(outbox, "PLACES", (tmp_path / "volume/outbox", tmp_path / "run/outbox"))
     monkeypatch.setattr(outbox, "CONFIG", tmp_path / "alarm.json")
-    monkeypatch.setattr(outbox.shutil, "chown", lambda path, group: None)
+    monkeypatch.setattr(outbox.grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=os.getegid()))
     for name in ("volume/secrets", "run"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "alarm.json").write_text(
