@@ -94,11 +94,13 @@ def hand_on(messages: list[Message], deliver: Callable[[str, Message], None], no
             try:
                 deliver(receiver, message)
             except Trouble as trouble:
-                message["refused"][receiver] = str(trouble)
                 if message["due"] <= now:  # else another receiver has failed just now
                     message["tries"] += 1
                     message["due"] = now + pause(message["tries"])
-                keep(message)
+                for each in messages:
+                    if receiver in each["to"]:  # also what was not tried any more: this is why it waits
+                        each["refused"][receiver] = str(trouble)
+                        keep(each)
                 break
             message["to"].remove(receiver)
             message["refused"].pop(receiver, None)

@@ -137,6 +137,7 @@ def test_what_is_refused_for_ever_stands_in_nobodys_way(places: Path) -> None:
     tried, deliver = refuse("poison")
     outbox.hand_on(outbox.waiting(), deliver, NOW)
     assert tried == [("webhook", "poison")], "a receiver who did not answer was asked again"
+    assert [message["refused"] for message in outbox.waiting()] == [{"webhook": "no answer"}] * 2, "why the other waits is not known"
     outbox.put(places / "run", {"subject": "new"}, ["webhook"], NOW + 1)
     outbox.hand_on(outbox.waiting(), deliver, NOW + 1)
     assert [subject for _, subject in tried[1:]] == ["old", "new", "poison"]
