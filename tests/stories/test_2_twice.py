@@ -14,7 +14,7 @@ find /etc /usr/local /var/lib/cabinet /data -xdev -type f -newermt '2000-01-01' 
 for unit in ssh nginx postgresql@17-main squid systemd-resolved systemd-networkd cabinet-firewall cabinet-vpn; do
     echo "$unit $(systemctl show -P ActiveEnterTimestamp $unit)"
 done
-nft -s list ruleset | sha256sum
+nft -st list ruleset | sha256sum
 """
 
 
