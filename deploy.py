@@ -1,5 +1,6 @@
 """A clinic's file becomes a server: the roles, in their order. `pyinfra inventory/clinics.py deploy.py --limit NAME`."""
 
+from roles.alarm import alarm
 from roles.backup import backed_up, backup
 from roles.base import base, stamp
 from roles.database import database
@@ -11,6 +12,7 @@ from roles.vpn import vpn
 
 base()
 storage()  # before anything can write patient data anywhere
+alarm()  # the firewall's rules name its account
 firewall()  # after the packages are here: from now on the way to them leads through the filtering proxy
 ssh()
 vpn()  # behind the door that asks for two factors

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import socket
 import subprocess
 import sys
@@ -151,19 +152,25 @@ class Neighbour:
     @contextlib.contextmanager
     def listening(self, port: int, proto: str = "tcp", ipv6: bool = False) -> Iterator[Visits]:
         """Something in the LAN that answers at a port, and notes who came."""
-        self.up()
-        command = self._inside([sys.executable, "-I", "-u", "-c", LISTENER, ADDRESS6 if ipv6 else ADDRESS, str(port), proto])
         visits = Visits()
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as listener:
-            assert listener.stdout is not None
+        words = [sys.executable, "-I", "-u", "-c", LISTENER, ADDRESS6 if ipv6 else ADDRESS, str(port), proto]
+        with self.serving(words, visits.callers):
+            yield visits
+
+    @contextlib.contextmanager
+    def serving(self, words: Sequence[str], heard: list[str]) -> Iterator[None]:
+        """A program of this machine serves in the LAN. It prints `listening` when it does; each line after that is added to `heard`."""
+        self.up()
+        with subprocess.Popen(self._inside(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
             try:
-                if listener.stdout.readline().strip() != "listening":
-                    raise HostError(f"the neighbour cannot listen on {proto} port {port}")
-                reader = threading.Thread(target=_note, args=(listener.stdout, visits), daemon=True)
+                if server.stdout.readline().strip() != "listening":
+                    raise HostError(f"the neighbour cannot serve: {shlex.join(words)[-200:]}")
+                reader = threading.Thread(target=_note, args=(server.stdout, heard), daemon=True)
                 reader.start()
-                yield visits
+                yield
             finally:
-                capture(as_admin(["sh", "-c", f"kill {listener.pid}"]), show=False, check=False)
+                capture(as_admin(["sh", "-c", f"kill {server.pid}"]), show=False, check=False)
 
     def _inside(self, words: Sequence[str]) -> list[str]:
         return as_admin(["ip", "netns", "exec", self.namespace, "env", f"PATH={PATH}", *words])
@@ -234,10 +241,10 @@ class Outside:
                 thread.join()
 
 
-def _note(lines: Iterator[str], visits: Visits) -> None:
-    """Note one caller per line."""
+def _note(lines: Iterator[str], heard: list[str]) -> None:
+    """Note each line as it comes."""
     for line in lines:
-        visits.callers.append(line.strip())
+        heard.append(line.strip())
 
 
 def _answer(link: socket.socket, proto: str, visits: Visits, stop: threading.Event) -> None:

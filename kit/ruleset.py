@@ -58,6 +58,7 @@ def rulesets(clinic: Clinic, ways: Iterable[Way]) -> tuple[str, str]:
         resolvers=by_family(network.resolvers),
         web_ports=sorted({way.port for way in ways} | {80, 443}),
         ntp=network.ntp,
+        alarms=clinic.alarm is not None,
     )
     return base, full
 

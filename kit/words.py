@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
@@ -18,7 +19,7 @@ from kit.yamlmarks import did_you_mean
 SYSTEM_ACCOUNTS = """
     root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc nobody sshd messagebus polkitd tss
     systemd-network systemd-resolve systemd-timesync systemd-journal systemd-coredump sudo adm admin
-    postgres pgbackrest nginx squid clamav unbound vagrant cabinet practice
+    postgres pgbackrest nginx squid clamav unbound msmtp vagrant cabinet cabinet-alarm practice
 """.split()  # noqa: SIM905 -- a paragraph is easier to read than 40 quoted words
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -105,12 +106,31 @@ def _not_of_the_system(name: str) -> str:
     return name
 
 
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "https":
+        raise ValueError(f'"{text}" does not begin with https://; alarms go out encrypted or not at all')
+    try:
+        _host(parts.hostname or "")
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0 or parts.username is not None or parts.fragment or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError(f'"{text}" is not a web address, such as https://alarms.example/practice')
+    return text
+
+
 def _outside_tree(text: object) -> Path:
     path = Path(str(text)).expanduser()
     if not path.is_absolute():
         raise ValueError(f"{text} is relative; write the whole path on the technician's machine")
+    return outside_tree(path)
+
+
+def outside_tree(path: Path) -> Path:
+    """`path`, unless it lies in this tree."""
     if path.resolve().is_relative_to(ROOT.resolve()):
-        raise ValueError(f"{text} lies in this tree; keys and certificates stay outside of it")
+        raise ValueError(f"{path} lies in this tree; secrets, keys and certificates stay outside of it")
     return path
 
 
@@ -144,6 +164,11 @@ DatabaseName = Annotated[
 ]
 LocalUrl = Annotated[str, matching(r"http://127\.0\.0\.1:[1-9]\d{3,4}", "an application on this server, such as http://127.0.0.1:8080")]
 OutsidePath = Annotated[Path, PlainValidator(_outside_tree, json_schema_input_type=str)]
+MailAddress = Annotated[
+    str,
+    matching(rf"[A-Za-z0-9][A-Za-z0-9._+-]{{0,63}}@({LABEL}\.)+(?!\d+\Z){LABEL}", "a mail address, such as garde@haddad.example"),
+]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
 Address = Annotated[IPv4Address | IPv6Address, parsed(ip_address, "an IP address, such as 192.168.10.1"), PlainSerializer(str)]
 Address4 = Annotated[IPv4Address, parsed(IPv4Address, "an IPv4 address, such as 10.71.0.2"), PlainSerializer(str)]
 Range4 = Annotated[

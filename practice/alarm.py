@@ -1,4 +1,4 @@
-"""Alarms: one short list of what a person must look at, in a file, in the journal and on the log-in banner."""
+"""Alarms: one short list of what a person must look at: in a file, in the journal, on the log-in banner, and told outside."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from practice import health
-from practice.server import is_root, units
+from practice import outbox, telling
+from practice.server import Trouble, is_root, run, units
 
 # While the volume is closed there is nothing but memory to write to.
 VOLATILE = Path("/run/cabinet")
@@ -22,13 +22,14 @@ LASTING = Path("/var/lib/cabinet")
 SECRETS = LASTING / "secrets"  # only on the volume, so it tells whether LASTING is what it should be
 BANNER = Path("/run/motd.d/cabinet")
 SEEN = VOLATILE / "status.json"
+SENDER = "practice-send.service"
 
 Alarms = dict[str, dict[str, Any]]
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice alarm raise KEY TEXT | clear KEY | check | list`."""
-    parser = commands.add_parser("alarm", help="raise, clear, check or list alarms", description=__doc__)
+    """`practice alarm raise KEY TEXT | clear KEY | check | list | test`."""
+    parser = commands.add_parser("alarm", help="raise, clear, check, list or test alarms", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     raised = actions.add_parser("raise", help="say that something is wrong")
     raised.add_argument("key")
@@ -36,6 +37,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
     actions.add_parser("clear", help="say that it is right again").add_argument("key")
     actions.add_parser("check", help="look at everything, raise and clear; the timer does this every 15 minutes")
     actions.add_parser("list", help="print what stands, as JSON")
+    actions.add_parser("test", help="send a test to everybody whom alarms are to reach, and say whether it was taken")
     return parser
 
 
@@ -47,6 +49,8 @@ def main(arguments: argparse.Namespace) -> int:
     if not is_root():
         print("practice alarm: only root may change alarms; use sudo")
         return 2
+    if arguments.action == "test":
+        return test()
     if arguments.action == "raise":
         with changing() as alarms:
             put(alarms, arguments.key, arguments.text, by="hand")
@@ -60,11 +64,53 @@ def main(arguments: argparse.Namespace) -> int:
 
 def check() -> dict[str, Any]:
     """Look at everything; raise what is wrong, clear what the last look raised and is right again."""
+    from practice import health  # noqa: PLC0415 -- who raises an alarm does not wait for it
+
     seen = health.look()
     with changing() as alarms:
         judge(alarms, seen)
     write(SEEN, json.dumps(seen))
+    alive(len(alarms), time.time())
     return seen
+
+
+def test() -> int:
+    """Send a test to each receiver, now. Exit code 0: all took it; 1: somebody did not, or there is nobody."""
+    receivers, now = outbox.receivers(), time.time()
+    if not receivers:
+        print("Alarms reach nobody outside this server: the clinic file has no section alarm.")
+        return 1
+    path = outbox.put(LASTING if SECRETS.is_dir() else VOLATILE, telling.message(("test", "", now)), receivers, now)
+    with contextlib.suppress(Trouble):
+        run("systemctl", "start", SENDER, timeout=300)
+    left = outbox.withdrawn(path)
+    for receiver in receivers:
+        print(f"{receiver}: {f'NOT taken: {left[receiver]}' if receiver in left else 'taken'}")
+    return 1 if left else 0
+
+
+def alive(standing: int, now: float) -> None:
+    """A sign of life, every day by the webhook and every week by mail: who misses it knows that the server is silent.
+
+    The watch sends it, so that a server that no longer looks at itself is silent as well.
+    """
+    stamp = LASTING / "alive"
+    if not SECRETS.is_dir() or (stamp.exists() and now - stamp.stat().st_mtime < telling.DAY):
+        return
+    new_week = not stamp.exists() or time.strftime("%G %V", time.localtime(stamp.stat().st_mtime)) != time.strftime("%G %V")
+    send([telling.message(("alive", "", now), standing)], [to for to in outbox.receivers() if new_week or to == "webhook"], now)
+    stamp.touch()
+
+
+def send(messages: list[dict[str, str]], receivers: list[str], now: float) -> None:
+    """Let messages wait in the outbox, and have them handed on. What waits there already is not reminded of once more."""
+    waiting = {message["subject"] for message in outbox.waiting() if message["state"] in ("alive", "still")}
+    new = [message for message in messages if receivers and message["subject"] not in waiting]
+    for message in new:
+        outbox.put(LASTING if SECRETS.is_dir() else VOLATILE, message, receivers, now)
+    if new:
+        with contextlib.suppress(Trouble):
+            run("systemctl", "start", "--no-block", SENDER)
 
 
 def judge(alarms: Alarms, seen: dict[str, Any]) -> None:
@@ -97,12 +143,17 @@ def drop(alarms: Alarms, key: str) -> None:
 
 
 def standing() -> Alarms:
-    """The alarms that stand, from the volume and from the time while it was closed."""
-    alarms: Alarms = {}
+    """The alarms that stand."""
+    return kept("alarms.json")
+
+
+def kept(name: str) -> dict[str, dict[str, Any]]:
+    """What was written down, on the volume and in the time while it was closed."""
+    found: dict[str, dict[str, Any]] = {}
     for directory in (VOLATILE, LASTING):
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            alarms |= json.loads((directory / "alarms.json").read_text())
-    return alarms
+            found |= json.loads((directory / name).read_text())
+    return found
 
 
 @contextlib.contextmanager
@@ -113,12 +164,27 @@ def changing() -> Iterator[Alarms]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         alarms = standing()
         yield alarms
-        lasting = SECRETS.is_dir()
-        write((LASTING if lasting else VOLATILE) / "alarms.json", json.dumps(alarms, indent=2, sort_keys=True) + "\n")
-        if lasting:
-            (VOLATILE / "alarms.json").unlink(missing_ok=True)
+        keep("alarms.json", alarms)
         BANNER.parent.mkdir(mode=0o755, exist_ok=True)
         write(BANNER, banner(alarms))
+        tell(alarms)
+
+
+def tell(alarms: Alarms) -> None:
+    """Send what must be told now, and remember that afterwards: what breaks off in between is told twice, and nothing never."""
+    receivers, now = outbox.receivers(), time.time()
+    if receivers:
+        told = kept("told.json")
+        send([telling.message(said) for said in telling.due(alarms, told, now)], receivers, now)
+        keep("told.json", told)
+
+
+def keep(name: str, what: dict[str, dict[str, Any]]) -> None:
+    """Write it down on the volume, or in memory while that is closed."""
+    lasting = SECRETS.is_dir()
+    write((LASTING if lasting else VOLATILE) / name, json.dumps(what, indent=2, sort_keys=True) + "\n")
+    if lasting:
+        (VOLATILE / name).unlink(missing_ok=True)
 
 
 def banner(alarms: Alarms) -> str:

@@ -12,10 +12,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice.server import CLUSTER, STANZA, VOLUME, Trouble, repository, settings, sql, units
+from practice import outbox
+from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
-TIMERS = ("practice-backup-full.timer", "practice-backup-diff.timer", "practice-verify.timer", "practice-watch.timer")
+TIMERS = (
+    "practice-backup-full.timer", "practice-backup-diff.timer", "practice-verify.timer", "practice-watch.timer",
+    "practice-send.timer", "practice-silence.timer",
+)  # fmt: skip
 WAL = Path(f"/backup/pgbackrest/archive/{STANZA}")
 DISKS = ("/", "/data", "/backup")
 FULL_PERCENT = 85
@@ -60,7 +64,9 @@ def look(now: float | None = None) -> dict[str, Any]:
         seen["backup"], wrong = backups(seen["database"], now)
         troubles |= wrong
     seen["people"], wrong = people(now)
-    seen["troubles"] = troubles | wrong
+    troubles |= wrong
+    seen["alarms"], wrong = outbox.look(now)
+    seen["troubles"] = troubles | wrong | {f"unit:{unit}": f"{unit} failed; why: journalctl -u {unit}" for unit in failed()}
     return seen
 
 

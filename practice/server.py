@@ -80,6 +80,12 @@ def units(*names: str) -> dict[str, dict[str, str]]:
     return dict(zip(names, blocks, strict=True))
 
 
+def failed() -> list[str]:
+    """The units that have failed, whatever they belong to."""
+    lines = run("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full", "--no-pager").splitlines()
+    return [line.split()[0] for line in lines if line.strip()]
+
+
 def is_root() -> bool:
     """Whether this process may ask everything."""
     return os.geteuid() == 0

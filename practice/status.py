@@ -12,6 +12,9 @@ from practice import alarm
 from practice.health import age, clock
 from practice.server import is_root
 
+BACKUPS = ("unit:practice-backup", "unit:practice-verify")
+NOBODY = "reach NOBODY outside this server: the clinic file has no section alarm"
+
 
 def register(commands: Any) -> argparse.ArgumentParser:
     """`practice status [--json]`."""
@@ -32,11 +35,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def last_look() -> dict[str, Any]:
-    """What the watch saw; empty when it has not looked since the server was switched on."""
+    """What the watch saw; empty when it has not looked since the server was switched on, or since it looks at more than then."""
     try:
-        return json.loads(alarm.SEEN.read_text())
+        seen = json.loads(alarm.SEEN.read_text())
     except FileNotFoundError:
         return {}
+    return seen if "alarms" in seen else {}
 
 
 def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool = False, utf8: bool = True) -> list[str]:
@@ -53,17 +57,23 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
             word = f"\033[{32 if fine else '1;31'}m{word}\033[0m"
         return f"  {word}  {what:<10} {says}"
 
-    database, backup = seen["database"], seen["backup"]
+    database, backup, out = seen["database"], seen["backup"], seen["alarms"]
+    units: dict[str, list[str]] = {"backup": [], "other": []}
+    for key in sorted(wrong):
+        if key.startswith("unit:"):
+            units["backup" if key.startswith(BACKUPS) else "other"].append(key)
     stale = f" ({age(now - seen['at'])} ago)" if now - seen["at"] > 60 else ""
     lines = [
         f"{seen['practice']}  {seen['server']}  seen {clock(seen['at'])}{stale}",
         "",
         line("volume", f"the encrypted data volume is {seen['volume']}", "locked"),
         line("database", describe_database(database), "database", "pages", "wal-full"),
-        line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", "unit"),
+        line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", *units["backup"]),
         line("changes", describe_changes(database, now), "wal-off", "wal-failing", "wal-lost"),
         line("disks", ", ".join(f"{path} {used} % used" for path, used in seen["disks"].items()), "disk"),
         line("people", f"{len(seen['people'])} may log in", "unused"),
+        line("services", f"{len(units['other'])} failed" if units["other"] else "none failed", *units["other"]),
+        line("alarms", describe_alarms(out), "unsent") if out["receivers"] else f"  {bad} note   alarms     {NOBODY}",
         f"           revision   {seen['revision']}",
         "",
     ]
@@ -77,6 +87,14 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
 def describe_database(database: dict[str, Any]) -> str:
     """One line about the cluster."""
     return f"PostgreSQL {database['version'].split()[0]} answers; {database['bytes'] >> 20} MiB" if database["up"] else "does not answer"
+
+
+def describe_alarms(alarms: dict[str, Any]) -> str:
+    """One line about who is told."""
+    told = f"reach {alarms['receivers']} outside this server"
+    if not alarms["waiting"]:
+        return told
+    return f"{told}; {alarms['waiting']} wait to be delivered" + "".join(f" ({reason})" for reason in alarms["reasons"])
 
 
 def describe_backup(backup: dict[str, Any], now: float) -> str:

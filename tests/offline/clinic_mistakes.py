@@ -50,6 +50,9 @@ proxy:
   names: [practice.haddad.example]
   upstream: http://127.0.0.1:8080
 database: {{name: dossier, owner: dossier}}
+alarm:
+  mail: {{to: [garde@haddad.example], sender: server@haddad.example, host: mail.haddad.example, port: 587}}
+  webhook: {{url: https://alarms.example/haddad}}
 vpn:
   endpoint: vpn.haddad.example
   network: 10.71.0.0/24
@@ -393,65 +396,140 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "owner: amina",
         "40: database.owner: amina is a person; the application's role needs a name of its own",
     ),
-    "device of who left": ("person: karim", "person: nadia", '46: vpn.peers[1].person: "nadia" is not in people; take this device out'),
+    "device of who left": ("person: karim", "person: nadia", '49: vpn.peers[1].person: "nadia" is not in people; take this device out'),
     "device of who is misspelt": (
         "person: karim",
         "person: karin",
-        '46: vpn.peers[1].person: "karin" is not in people; did you mean karim?',
+        '49: vpn.peers[1].person: "karin" is not in people; did you mean karim?',
     ),
     "one address for two devices": (
         "10.71.0.2",
         "10.71.0.1",
-        "46: vpn.peers[1].address: this one is amina-phone's already; each device needs one of its own",
+        "49: vpn.peers[1].address: this one is amina-phone's already; each device needs one of its own",
     ),
     "one key for two devices": (
         LAPTOP,
         PHONE,
-        "46: vpn.peers[1].public_key: this one is amina-phone's already; each device needs one of its own",
+        "49: vpn.peers[1].public_key: this one is amina-phone's already; each device needs one of its own",
     ),
     "one device twice": (
         "person: karim, device: laptop",
         "person: amina, device: phone",
-        "46: vpn.peers[1].device: this one is amina-phone's already; each device needs one of its own",
+        "49: vpn.peers[1].device: this one is amina-phone's already; each device needs one of its own",
     ),
     "device with an address elsewhere": (
         "10.71.0.2",
         "10.72.0.2",
-        "46: vpn.peers[1].address: 10.72.0.2 is no device's address in 10.71.0.0/24 (vpn.network)",
+        "49: vpn.peers[1].address: 10.72.0.2 is no device's address in 10.71.0.0/24 (vpn.network)",
     ),
     "device with the network's own number": (
         "10.71.0.2",
         "10.71.0.0",
-        "46: vpn.peers[1].address: 10.71.0.0 is no device's address in 10.71.0.0/24 (vpn.network)",
+        "49: vpn.peers[1].address: 10.71.0.0 is no device's address in 10.71.0.0/24 (vpn.network)",
     ),
     "device with a space in its name": (
         "device: phone",
         "device: Amina's phone",
-        '45: vpn.peers[0].device: "Amina\'s phone" is not the name of a device: small letters, digits and -, such as phone',
+        '48: vpn.peers[0].device: "Amina\'s phone" is not the name of a device: small letters, digits and -, such as phone',
     ),
     "cut key of a device": (
         PHONE,
         PHONE[:-5],
-        "45: vpn.peers[0].public_key: not a WireGuard public key; write the 44 characters that WireGuard on the device shows",
+        "48: vpn.peers[0].public_key: not a WireGuard public key; write the 44 characters that WireGuard on the device shows",
     ),
     "key of a device of the VM": (
         PHONE,
         '"state:amina-phone"',
-        "45: vpn.peers[0].public_key: state:amina-phone works in clinics/vagrant.yaml alone; write the public key that the device shows",
+        "48: vpn.peers[0].public_key: state:amina-phone works in clinics/vagrant.yaml alone; write the public key that the device shows",
     ),
     "VPN in the range of the management": (
         "[192.168.10.0/28]",
         "[192.168.10.0/28, 10.71.0.0/16]",
-        "43: vpn.network: 10.71.0.0/24 overlaps 10.71.0.0/16 (network); take a range that nothing else uses",
+        "46: vpn.network: 10.71.0.0/24 overlaps 10.71.0.0/16 (network); take a range that nothing else uses",
     ),
     "VPN in a range of the Internet": (
         "network: 10.71.0.0/24",
         "network: 9.9.9.0/24",
-        "43: vpn.network: 9.9.9.0/24 is no range of one's own with room for devices; one is 10.71.0.0/24",
+        "46: vpn.network: 9.9.9.0/24 is no range of one's own with room for devices; one is 10.71.0.0/24",
     ),
     "VPN that leads nowhere": (
         "    ssh: [management]",
         "    ssh: [management]\n    https: [lan]\n    http: [lan]",
-        "43: vpn: nothing is published to it; add vpn to network.published.https, or take this section out",
+        "46: vpn: nothing is published to it; add vpn to network.published.https, or take this section out",
+    ),
+    "no mail address": (
+        "to: [garde@haddad.example]",
+        "to: [garde at haddad.example]",
+        '42: alarm.mail.to[0]: "garde at haddad.example" is not a mail address, such as garde@haddad.example',
+    ),
+    "alarms for nobody": ("to: [garde@haddad.example]", "to: []", "42: alarm.mail.to: at least one is needed"),
+    "alarms from nobody": ("sender: server@haddad.example, ", "", "42: alarm.mail.sender: is missing; for example: server@haddad.example"),
+    "mail server that is none": (
+        "host: mail.haddad.example",
+        "host: smtp://mail.haddad.example",
+        '42: alarm.mail.host: "smtp://mail.haddad.example" is not an IP address, such as 192.168.10.5',
+    ),
+    "mail at a port that is none": ("port: 587", "port: 0", "42: alarm.mail.port: 0 is too little; at least 1 is needed"),
+    "mail without encryption": (
+        "port: 587",
+        "encryption: none",
+        "42: alarm.mail.encryption: mail goes out encrypted or not at all",
+    ),
+    "mail at the other port": (
+        "port: 587",
+        "port: 465",
+        "42: alarm.mail.encryption: port 465 speaks TLS from the start; write encryption: tls",
+    ),
+    "password among the keys": (
+        "port: 587",
+        "password: hunter2",
+        "42: alarm.mail.password: unknown key; known here: to, sender, host, port, encryption, login",
+    ),
+    "password instead of its file": (
+        "port: 587",
+        "login: {user: server, password_file: hunter2}",
+        "42: alarm.mail.login.password_file: is not the whole path of a file on the technician's machine; no secret stands in a clinic "
+        "file itself",
+    ),
+    "password in a file that is not there": (
+        "port: 587",
+        "login: {user: server, password_file: /nowhere/password}",
+        "42: alarm.mail.login.password_file: /nowhere/password is not a file on this machine; write where it lies",
+    ),
+    "password in a file of other things": (
+        "port: 587",
+        "login: {user: server, password_file: /etc/os-release}",
+        "42: alarm.mail.login.password_file: /etc/os-release does not hold a password, alone on its only line",
+    ),
+    "password of the VM": (
+        "port: 587",
+        "login: {user: server, password_file: 'state:post-password'}",
+        "42: alarm.mail.login.password_file: is not the whole path of a file on the technician's machine; no secret stands in a clinic "
+        "file itself",
+    ),
+    "webhook in plain text": (
+        "https://alarms.example/haddad",
+        "http://alarms.example/haddad",
+        '43: alarm.webhook.url: "http://alarms.example/haddad" does not begin with https://; alarms go out encrypted or not at all',
+    ),
+    "webhook that is no address": (
+        "https://alarms.example/haddad",
+        "https://alarms.example:port/haddad",
+        '43: alarm.webhook.url: "https://alarms.example:port/haddad" is not a web address, such as https://alarms.example/practice',
+    ),
+    "header that is none": (
+        "https://alarms.example/haddad",
+        "https://alarms.example/haddad, header_file: /etc/os-release",
+        "43: alarm.webhook.header_file: /etc/os-release does not hold one line such as Authorization: Bearer …",
+    ),
+    "authority that is none": (
+        "https://alarms.example/haddad}",
+        "https://alarms.example/haddad}\n  authority: /etc/os-release",
+        "44: alarm.authority: /etc/os-release does not hold a certificate in PEM",
+    ),
+    "alarms without a way": (
+        GOOD[GOOD.index("alarm:") : GOOD.index("vpn:")],
+        "alarm: {}\n",
+        "41: alarm: names nobody; it needs mail, webhook, or both",
     ),
 }

@@ -43,6 +43,7 @@ def seen(**troubles: str) -> dict[str, Any]:
         "disks": {"/": 30, "/data": 12, "/backup": 7}, "database": CLUSTER, "troubles": troubles, "people": {"amina": NOW},
         "backup": {"newest": NOW - 7200, "newest_type": "diff", "newest_label": "x", "oldest": NOW - 30 * 86400,
                    "count": 9, "keep_days": 35, "bytes": 1},
+        "alarms": {"receivers": 2, "waiting": 0, "reasons": []},
     }  # fmt: skip
 
 
@@ -66,10 +67,22 @@ def test_a_server_in_order_has_no_alarm_on_its_screen() -> None:
     assert "\n".join(status.screen(seen(), {}, NOW, utf8=False)).isascii()
 
 
+def test_who_is_told_is_shown() -> None:
+    """Nobody is worth a note, which is no alarm; what could not be delivered stands there with its reason."""
+    nobody = {"receivers": 0, "waiting": 0, "reasons": []}
+    screen = "\n".join(status.screen(seen() | {"alarms": nobody}, {}, NOW))
+    assert "reach NOBODY outside this server" in screen and "All is well" in screen
+    waiting = {"receivers": 2, "waiting": 3, "reasons": ["no answer"]}
+    assert "reach 2 outside this server; 3 wait to be delivered (no answer)" in "\n".join(
+        status.screen(seen() | {"alarms": waiting}, {}, NOW)
+    )
+
+
 @pytest.mark.parametrize(
     ("key", "row"),
     [("locked", "volume"), ("database", "database"), ("backup", "backup"), ("unit:practice-backup@full.service", "backup"),
-     ("wal-failing", "changes"), ("wal-lost", "changes"), ("disk:/data", "disks"), ("timers", "backup")],
+     ("wal-failing", "changes"), ("wal-lost", "changes"), ("disk:/data", "disks"), ("timers", "backup"),
+     ("unit:nginx.service", "services"), ("unsent", "alarms")],
 )  # fmt: skip
 def test_an_alarm_marks_its_row(key: str, row: str) -> None:
     """Exactly the row that the alarm is about turns bad, and its sentence stands below."""
@@ -82,9 +95,10 @@ def test_an_alarm_marks_its_row(key: str, row: str) -> None:
 def test_a_locked_server_still_has_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing behind the volume is asked while it is closed; the one alarm says what is missing."""
     monkeypatch.setattr(health, "units", lambda *names: {name: {"ActiveState": "inactive"} for name in names})
+    monkeypatch.setattr(health, "failed", lambda: ["squid.service"])
     monkeypatch.setattr(health, "sql", lambda statement: pytest.fail("asked the database although the volume is closed"))
     looked = health.look(NOW)
-    assert "locked" in looked["troubles"] and "timers" not in looked["troubles"]
+    assert {"locked", "unit:squid.service"} <= set(looked["troubles"]) and "timers" not in looked["troubles"]
     alarms = {"locked": {"text": looked["troubles"]["locked"], "since": NOW, "by": "watch"}}
     assert any("recovery key" in line for line in status.screen(looked, alarms, NOW))
 

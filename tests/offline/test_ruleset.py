@@ -40,6 +40,14 @@ def test_without_a_vpn_nothing_is_open_to_it() -> None:
         assert '"vpn"' not in text and "51820" not in text
 
 
+def test_alarms_get_out_where_there_is_somebody_to_tell() -> None:
+    """By the account that sends them, to what its sets hold; a clinic without the section has no such rule."""
+    clinic = vm()
+    for wanted, text in ((2, rulesets(clinic, [])[1]), (0, rulesets(clinic.model_copy(update={"alarm": None}), [])[1])):
+        assert len([line for line in text.splitlines() if "cabinet-alarm" in line]) == wanted
+    assert clinic.alarm is not None and clinic.alarm.ways == (("10.70.0.20", 587), ("10.70.0.20", 443))
+
+
 def test_networks_within_networks_become_one() -> None:
     """nft refuses a set whose members overlap."""
     networks = [ip_network(text) for text in ("10.1.0.0/24", "fd00::/64", "10.1.0.0/16", "10.1.0.7/32", "10.9.9.9/32")]
@@ -50,7 +58,7 @@ def test_each_rule_names_its_claim() -> None:
     """Whoever reads `nft list ruleset` on a server finds the promise behind each line."""
     clinic = load(ROOT / "clinics/example.yaml")
     lines = [line.strip() for text in rulesets(clinic, []) for line in text.splitlines()]
-    rules = [line for line in lines if line and not re.match(r"#|\}|table |chain |destroy |type ", line)]
+    rules = [line for line in lines if line and not re.match(r"#|\}|table |chain |set |destroy |type ", line)]
     assert len(rules) > 30, "control: there are rules"
     assert [rule for rule in rules if not re.search(rf'comment "({"|".join(load_claims())}) ', rule)] == []
 

@@ -19,7 +19,7 @@ from tests.helpers import logged_in_again
 # What decides who gets in: files, and the rules that the kernel follows, table by table: their order says which was loaded last.
 DOOR = (
     "find /etc/ssh /etc/pam.d /etc/sudoers /etc/default/ssh /etc/cabinet/nftables /etc/systemd/system -type f -exec sha256sum {} + | sort;"
-    " nft list tables | sort; for table in cabinet cabinet_base; do nft -s list table inet $table; done"
+    " nft list tables | sort; for table in cabinet cabinet_base; do nft -st list table inet $table; done"
 )
 # Each mistake, and what the run says of the one that nobody could come in by.
 MISTAKES = {

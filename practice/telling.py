@@ -1,0 +1,111 @@
+"""What of the alarms leaves the server, when, and in which words: words that stand here, and none that were read anywhere.
+
+So no message can hold anything about a patient, whatever the alarm itself says: that text stays on the server.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from typing import Any
+
+from practice.server import settings
+
+DAY = 86400
+# Raised as often within a day, an alarm counts as one that comes and goes: it is over when it has been silent for that long.
+OFTEN = 2
+
+LOOK = "Log in and read: sudo practice status"
+# For each kind of alarm (the key up to its first colon): what is wrong, and what to do.
+SENTENCES = {
+    "backup": ("There is no backup that is young enough.", "See that the backup disk is there, then: sudo practice backup"),
+    "backup-pages": ("A backup found damaged pages in the database.", f"Do not wait: disks fail slowly, then at once. {LOOK}"),
+    "breakglass": ("The sealed password of the console was used.", "If it was none of you, call now. If it was: sudo practice breakglass"),
+    "database": ("The database does not answer.", LOOK),
+    "disk": ("A disk is nearly full.", f"{LOOK}, and make room before the database stops."),
+    "locked": ("The data volume is closed, so the practice cannot work.", "With the recovery key: sudo practice unlock"),
+    "pages": ("The database has read damaged pages.", f"Restore before they spread into old backups. {LOOK}"),
+    "timers": ("Something that should happen by itself is switched off.", LOOK),
+    "unit": ("A service has failed.", LOOK),
+    "unsent": ("An alarm could not be delivered to one of those who should get it.", "Ask for the reason: sudo practice alarm test"),
+    "unused": ("Somebody who may log in has not done so for a long time.", "If they have left, take them out of the clinic file."),
+    "volume-locked": ("The data volume is closed, so the practice cannot work.", "With the recovery key: sudo practice unlock"),
+    "wal-failing": ("Changes no longer reach the backup disk.", "See that the backup disk is there and has room."),
+    "wal-full": ("Changes that wait for the backup disk fill the data disk.", "See that the backup disk is there, or the database stops."),
+    "wal-lost": ("Changes since the newest backup were lost on their way to the backup disk.", "Make a new one: sudo practice backup"),
+    "wal-off": ("The database no longer hands its changes to the backup.", "Run the deploy again."),
+}
+OTHER = ("The server says that something needs a person.", LOOK)
+# The unit that notices when the watch is silent; it is worth words of its own.
+SILENCE = ("unit:practice-silence.service", ("The server no longer looks at itself.", "systemctl status practice-watch.timer"))
+# A part of the system, by a name that no person has given: without what follows an @.
+DETAILS = {"unit": re.compile(r"[a-z][a-z-]*@?"), "disk": re.compile(r"/(data|backup)?\Z")}
+ABOUT = {
+    "raised": "ALARM",
+    "still": "ALARM, still",
+    "over": "over",
+    "test": "test",
+    "alive": "alive",
+}
+
+Said = tuple[str, str, float]
+
+
+def due(alarms: dict[str, Any], told: dict[str, Any], now: float) -> list[Said]:
+    """What must be told now, as (state, key, since): an alarm when it is raised, when it is over, and once a day in between.
+
+    `told` remembers, for each key, when it was told as raised and whether it counts as standing.
+    """
+    say: list[Said] = []
+    for key in sorted({*alarms, *told}):
+        known = told.setdefault(key, {"open": False, "raised": [], "last": 0, "since": now})
+        known["raised"] = [at for at in known["raised"] if now - at < DAY]
+        if key in alarms and not known["open"]:
+            known["raised"].append(now)
+            known |= {"open": True, "last": now, "since": alarms[key]["since"]}
+            say.append(("raised", key, known["since"]))
+        elif key in alarms and now - known["last"] >= DAY:
+            known["last"] = now
+            say.append(("still", key, known["since"]))
+        elif key not in alarms and known["open"] and len(known["raised"]) < OFTEN:
+            known["open"] = False
+            say.append(("over", key, known["since"]))
+        if key not in alarms and not known["open"] and not known["raised"]:
+            del told[key]
+    return say
+
+
+def words(key: str) -> tuple[str, str]:
+    """What is wrong, and what to do; of the key itself only what names a part of the system."""
+    if key == SILENCE[0]:
+        return SILENCE[1]
+    kind, _, detail = key.partition(":")
+    what, remedy = SENTENCES.get(kind, OTHER)
+    shown = DETAILS[kind].match(detail) if kind in DETAILS else None
+    return (f"{what} ({shown[0]})" if shown else what), remedy
+
+
+def message(said: Said, standing: int = 0) -> dict[str, str]:
+    """Subject and text of one message; `standing` counts the alarms, for the sign of life."""
+    state, key, since = said
+    server = socket.getfqdn()
+    if state == "alive":
+        stand = f"{standing} alarm{'s' if standing > 1 else ''}: sudo practice status" if standing else "no alarm"
+        what = f"The server is alive and looks at itself: {stand}."
+        remedy = "Nothing. When this message stays away, call whoever looks after the server."
+    elif state == "test":
+        what, remedy = "This is a test: alarms reach you.", "Nothing."
+    else:
+        what, remedy = words(key)
+    if state == "over":
+        remedy = "Nothing: it is right again."
+    text = [
+        f"Practice server: {server} ({settings().get('practice', '')})",
+        f"What:            {what}",
+        f"Since:           {time.strftime('%Y-%m-%d %H:%M %z', time.localtime(since))}",
+        f"What to do:      {remedy}",
+        "",
+        "Sent by the server itself. What is behind it stands there alone; no patient's data is in these messages.",
+    ]
+    return {"state": state, "server": server, "subject": f"[{server}] {ABOUT[state]}: {what}", "text": "\n".join(text) + "\n"}
