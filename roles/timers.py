@@ -65,5 +65,6 @@ def timers(clinic: Clinic) -> None:
             "| grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
             f"test \"$(systemctl show -p ActiveState,UnitFileState {run} | sort -u | xargs)\" = 'ActiveState=active UnitFileState=enabled'"
         ),
-        run=f"{kit.reread(*known)}\nsystemctl --quiet --no-reload enable {run}\nsystemctl start {run}",
+        # Enabled first, as in roles/alarm.py: from then on systemd 257 calls all that it knows outdated.
+        run=f"systemctl --quiet --no-reload enable {run}\n{kit.reread(*known)}\nsystemctl start {run}",
     )
