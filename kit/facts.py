@@ -83,12 +83,13 @@ class Path(FactBase[FileState | None]):
 
 
 class Tree(FactBase[dict[str, str]]):
-    """The regular files below `path`: relative path to SHA-256; empty when there is no such directory."""
+    """The regular files below `path`, but for what Python has compiled: relative path to SHA-256; empty when there is no such directory."""
 
     default = dict
 
     def command(self, path: str) -> StringCommand:
-        return StringCommand("cd", QuoteString(path), "2>/dev/null && find . -type f -exec sha256sum {} + || true")
+        files = "find . -name __pycache__ -prune -o -type f -exec sha256sum {} +"
+        return StringCommand("cd", QuoteString(path), f"2>/dev/null && {files} || true")
 
     def process(self, output: list[str]) -> dict[str, str]:
         """Lines of sha256sum: hash, two blanks, ./path."""

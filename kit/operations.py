@@ -89,7 +89,8 @@ def _file(dest: str, wanted: bytes, check: str | None, mode: str, owner: str, gr
 def tree(path: str, files: dict[str, bytes]) -> Commands:
     """Make `path` a directory of exactly `files` (relative path to content; root's, 0644): what else lies there goes.
 
-    Only for directories that are ours alone. The new tree is unpacked beside the old one and takes its place by a rename.
+    Only for directories that are ours alone. The new tree is unpacked beside the old one and takes its place by a rename. Python
+    modules are compiled at once: not all who run them may write there, and to compile them at each call takes seconds.
     """
     wanted = {name: sha256(content).hexdigest() for name, content in files.items()}
     for name, content in files.items():
@@ -112,6 +113,7 @@ def tree(path: str, files: dict[str, bytes]) -> Commands:
     yield StringCommand(
         manifest.SET_ASIDE, "set_aside", quoted, "&& cd", staged, "&& umask 022 && tar -xf .tar --no-same-owner && rm .tar && cd / &&",
         "{ ! test -e", quoted, "|| mv", quoted, old, "; } && mv", staged, quoted, "&& rm -rf", old,
+        "&& python3 -I -m compileall -q", quoted,
     )  # fmt: skip
 
 
