@@ -1,6 +1,6 @@
 # Does the kernel hold exactly what the two files describe, and will systemd load them again? roles/firewall.py asks this.
 # The kernel prints both sides, so spelling does not matter; -s leaves counters out, -t whom alarms go to at this moment.
-view='nft list tables | sort; nft -st "list table inet cabinet_base; list table inet cabinet"'
+view='nft list tables | sort; nft -s list table inet cabinet_base; nft -st list table inet cabinet'
 cd /etc/cabinet/nftables
 wanted=$(unshare --net sh -euc "cat base.nft cabinet.nft | nft -f -; $view")
 test "$wanted" = "$(sh -euc "$view")"
