@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -201,11 +202,14 @@ def system() -> str:
 
 
 def opened(generation: str, hint: str = "") -> Restic:
-    """The repository of this name. Raises Trouble at once when nobody is there: restic itself would try for a quarter of an hour."""
+    """The repository of this name. Raises Trouble at once when the right one is not there: restic would go on trying."""
     settings, credentials = json.loads(CONFIG.read_text()), Path(os.environ["CREDENTIALS_DIRECTORY"])
     parts = urlsplit(settings["url"])
     try:
-        socket.create_connection((parts.hostname or "", parts.port or 443), timeout=10).close()
+        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=10) as link:
+            ssl.create_default_context(cafile=settings["authority"]).wrap_socket(link, server_hostname=parts.hostname).close()
+    except ssl.SSLCertVerificationError as bad:
+        raise Trouble(f"{parts.hostname} has not proved who it is: {bad.verify_message}") from None
     except OSError as bad:
         raise Trouble(f"{parts.hostname} does not answer: {bad}") from None
     secrets = {

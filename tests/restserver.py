@@ -99,11 +99,16 @@ class Server:
         link = http.client.HTTPSConnection(ADDRESS, self.port, context=context, timeout=20)
         word = base64.b64encode(f"{ACCOUNT}:{login or self.login}".encode()).decode()
         with contextlib.closing(link):
+            link.connect()
             link.putrequest(method, path, skip_accept_encoding=True)
             link.putheader("Authorization", f"Basic {word}")
             link.putheader("Content-Length", str(len(body)))
-            link.endheaders(body)
-            return link.getresponse().status
+            with contextlib.suppress(OSError):  # it may have had enough before it has read all
+                link.endheaders(body)
+            try:
+                return link.getresponse().status
+            except (OSError, http.client.HTTPException):
+                return 0
 
 
 @contextlib.contextmanager
