@@ -51,8 +51,8 @@ class Engine(Protocol):
     def restore(self, snapshot: str, into: Path) -> None:
         """Write what was kept below `into`, under the path that it had."""
 
-    def verify(self) -> None:
-        """Read all that is kept, and compare checksums."""
+    def verify(self, part: str = "1/1") -> None:
+        """Read what is kept, or one of so many parts of it, and compare checksums."""
 
 
 class Restic:
@@ -94,13 +94,18 @@ class Restic:
         made = (Snapshot(one["id"], datetime.fromisoformat(one["time"]).timestamp(), tuple(one.get("tags") or ())) for one in found)
         return sorted(made, key=lambda snapshot: snapshot.at)
 
+    def listed(self, snapshot: str) -> list[str]:
+        """The paths that a snapshot holds."""
+        lines = self._ask("ls", "--json", "--no-lock", snapshot).splitlines()
+        return [entry["path"] for entry in map(json.loads, lines) if "path" in entry]
+
     def restore(self, snapshot: str, into: Path) -> None:
         """Write what was kept below `into`. Without a lock: where the quota is used up, none could be made."""
         self._ask("restore", snapshot, f"--target={into}", "--no-lock", "--verify", timeout=86400)
 
-    def verify(self) -> None:
-        """Read all that is kept, and compare checksums."""
-        self._ask("check", "--read-data", "--no-lock", timeout=86400)
+    def verify(self, part: str = "1/1") -> None:
+        """Read what is kept, or one of so many parts of it, and compare checksums; what belongs together is looked at in any case."""
+        self._ask("check", f"--read-data-subset={part}", "--no-lock", timeout=86400)
 
     def _backup(self, words: Sequence[str], tags: Sequence[str], stdin: str = "") -> str:
         marks = [f"--tag={tag}" for tag in tags]
@@ -135,10 +140,7 @@ def last_words(said: str, code: int) -> str:
     """Why restic gave up: its line that begins with Fatal, else its last one."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     for line in reversed(lines):
-        if line.startswith("{"):
-            message = json.loads(line).get("message", "")
-        else:
-            message = line
+        message = json.loads(line).get("message", "") if line.startswith("{") else line
         if "Fatal:" in message:
             return message.partition("Fatal:")[2].strip()
     return lines[-1] if lines else f"it ended with {code}"

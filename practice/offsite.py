@@ -9,19 +9,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import socket
-import ssl
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from practice.engine import Engine, Incomplete, Restic
 from practice.server import Trouble, is_root, run
 
 # Written by roles/offsite.py; without it nothing is sent.
@@ -30,20 +25,13 @@ HOME = Path("/var/lib/cabinet/offsite")
 SENDING = "practice-offsite@send.service"
 # The service's own: nobody came, or what is there is not whole. It is tried again, and the watch looks at the age of what arrived.
 TRY_AGAIN = 75
-
-REPOSITORY = Path("/backup/pgbackrest")
-DOCUMENTS = Path("/srv")
-CONFIGURATION = (Path("/etc/cabinet"), Path("/var/lib/cabinet/secrets"))
-WEEK = 7 * 86400
-# pgBackRest removes old backups once a day; a second race within a few minutes has another reason.
-TRIES = 3
-SYSTEM = (
-    ("dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}=${Version} ${Architecture}\n"),
-    ("uname", "-a"),
-    ("lsblk", "-o", "NAME,SIZE,TYPE,FSTYPE,UUID,SERIAL,MOUNTPOINTS"),
-    ("findmnt", "--real"),
-    ("systemctl", "list-unit-files", "--state=enabled", "--no-pager", "--plain"),
-)
+RUNS = ("send", "renew", "verify")
+KINDS = ("database", "changes", "documents", "configuration")
+# A quarter is read each week; one week may be missed. A new month has time to be sent over a slow line.
+VERIFIED_DAYS, RENEWED_DAYS = 15, 45
+LOST_DAYS = 7
+NONE = "there is NONE: the clinic file has no section offsite"
+TIMERS = tuple(f"practice-offsite-{what}.timer" for what in RUNS)
 
 State = dict[str, Any]
 
@@ -52,7 +40,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
     """`practice offsite [send | run send|renew|verify]`."""
     parser = commands.add_parser("offsite", help="the copy outside the practice: how old it is; send it now", description=__doc__)
     parser.add_argument("action", nargs="?", choices=["show", "send", "run"], default="show", help="run is for the services")
-    parser.add_argument("what", nargs="?", choices=sorted(RUNS), default="send")
+    parser.add_argument("what", nargs="?", choices=RUNS, default="send")
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser
 
@@ -72,153 +60,23 @@ def main(arguments: argparse.Namespace) -> int:
             run("systemctl", "start", SENDING, timeout=86400)
     seen, wrong = look(time.time())
     print(json.dumps(seen | {"troubles": wrong}, indent=2) if arguments.json else "\n".join([describe(seen), *wrong.values()]))
-    return 1 if wrong or seen["error"] else 0
+    return 1 if wrong or "send" in seen["errors"] else 0
 
 
 def serve(what: str) -> int:
     """One run of a service, as the account that may do nothing else."""
+    from practice import courier  # noqa: PLC0415 -- the watch, which asks how old the copy is, does without
+
     try:
         with only_one(what):
-            RUNS[what](time.time())
-        note(lambda state: state.update(error=""))
+            courier.RUNS[what](time.time())
+        note(lambda state: state.setdefault("errors", {}).pop(what, None))
     except Trouble as trouble:
         reason = str(trouble)
-        note(lambda state: state.update(error=reason))
+        note(lambda state: state.setdefault("errors", {}).update({what: reason}))
         print(f"practice offsite: {reason}", file=sys.stderr)
         return TRY_AGAIN
     return 0
-
-
-# ---- what the services do -------------------------------------------------------------------------------------------
-
-
-def send(now: float) -> None:
-    """What has changed, into the repository that counts. Raises Trouble."""
-    state = kept()
-    if not state.get("generation"):
-        renew(now)
-        return
-    engine = opened(state["generation"], state.get("hint", ""))
-    sent = copies(engine, state["sent"], now)
-    for kind, copy in sent:
-        remember(kind, copy)
-
-
-def renew(now: float) -> None:
-    """Once a month everything goes into a new repository; when all of it has arrived, that one counts. Raises Trouble."""
-    month = time.strftime("%Y-%m", time.gmtime(now))
-    if kept().get("generation", "") >= month:
-        return
-    name, engine = begun(month)
-    sent = dict(copies(engine, {}, now))
-    hint = engine.key()
-    note(lambda state: state.update(generation=name, hint=hint, sent=sent))
-
-
-def begun(month: str) -> tuple[str, Restic]:
-    """A repository of our own under the first name that is free, or was begun by us. Raises Trouble.
-
-    Whoever had the account's password could have taken a name before us; then the next one is as good.
-    """
-    reason = ""
-    for name in (month, *(f"{month}-{number}" for number in range(2, 10))):
-        engine = opened(name)
-        try:
-            engine.prepare()
-        except Trouble as trouble:
-            reason = str(trouble)
-            continue
-        return name, engine
-    raise Trouble(f"no repository can be begun for {month}: {reason}")
-
-
-def verify(now: float) -> None:
-    """All that lies there is read and compared, once a week. Raises Trouble."""
-    state = kept()
-    if state.get("generation"):
-        opened(state["generation"], state.get("hint", "")).verify()
-        note(lambda state: state.update(verified=now))
-
-
-RUNS: dict[str, Callable[[float], None]] = {"send": send, "renew": renew, "verify": verify}
-
-
-def copies(engine: Restic, sent: dict[str, Any], now: float) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Make each copy that is due, and say so at once. Raises Trouble.
-
-    The backups go before the changes: what a backup needs of the changes was archived before pgBackRest named the backup, so it is among
-    those that are read afterwards. `with` ties the changes to the backups that they belong to.
-    """
-    backups = sent.get("database") or {}
-    if (mark := digest([REPOSITORY / "backup"], "backup.info")) != backups.get("digest"):
-        backups = {"id": database(engine), "digest": mark}
-    yield "database", backups | {"at": now}
-    yield "changes", {"id": retried(engine, [REPOSITORY / "archive"], "changes", f"with:{backups['id'][:8]}"), "at": now}
-    for kind, paths in (("documents", [DOCUMENTS]), ("configuration", list(CONFIGURATION))):
-        mark = digest(paths)
-        known = sent.get(kind) or {}
-        if mark != known.get("digest"):
-            known = {"id": retried(engine, paths, kind), "digest": mark}
-        yield kind, known | {"at": now}
-    if now - sent.get("system", {}).get("at", 0) >= WEEK:
-        yield "system", {"id": engine.back_up_text(system(), "system.txt", "system"), "at": now}
-
-
-def database(engine: Engine) -> str:
-    """pgBackRest's backups, as they were while its list of them did not change: then the list names nothing that is not there."""
-    for _ in range(TRIES):
-        before = digest([REPOSITORY / "backup"], "backup.info")
-        with contextlib.suppress(Incomplete):
-            snapshot = engine.back_up([REPOSITORY / "backup"], "database")
-            if digest([REPOSITORY / "backup"], "backup.info") == before:
-                return snapshot
-    raise Trouble("the list of backups changes all the time; no copy of it is whole")
-
-
-def retried(engine: Engine, paths: list[Path], *tags: str) -> str:
-    """A file that was removed while it was read is not missing in the next try."""
-    for _ in range(TRIES - 1):
-        with contextlib.suppress(Incomplete):
-            return engine.back_up(paths, *tags)
-    return engine.back_up(paths, *tags)
-
-
-def digest(paths: Iterable[Path], name: str = "*") -> str:
-    """Which files called `name` lie there, how long they are, and when they were last changed; not what is in them."""
-    said = hashlib.sha256()
-    for file in sorted(found for path in paths for found in path.rglob(name)):
-        with contextlib.suppress(FileNotFoundError):
-            status = file.lstat()
-            said.update(f"{file}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
-    return said.hexdigest()
-
-
-def system() -> str:
-    """What a new machine needs to become this one: packages, disks, mounts, services."""
-    return "\n".join(f"$ {' '.join(words)}\n{run(*words)}" for words in SYSTEM)
-
-
-# ---- the repository, and what is known of it ------------------------------------------------------------------------
-
-
-def opened(generation: str, hint: str = "") -> Restic:
-    """The repository of this name. Raises Trouble at once when the right one is not there: restic would go on trying."""
-    settings, credentials = json.loads(CONFIG.read_text()), Path(os.environ["CREDENTIALS_DIRECTORY"])
-    parts = urlsplit(settings["url"])
-    try:
-        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=10) as link:
-            ssl.create_default_context(cafile=settings["authority"]).wrap_socket(link, server_hostname=parts.hostname).close()
-    except ssl.SSLCertVerificationError as bad:
-        raise Trouble(f"{parts.hostname} has not proved who it is: {bad.verify_message}") from None
-    except OSError as bad:
-        raise Trouble(f"{parts.hostname} does not answer: {bad}") from None
-    secrets = {
-        "RESTIC_PASSWORD": (credentials / "password").read_text().strip(),
-        "RESTIC_REST_USERNAME": settings["account"],
-        "RESTIC_REST_PASSWORD": (credentials / "login").read_text().strip(),
-        "RESTIC_CACERT": settings["authority"],
-    } | ({"RESTIC_KEY_HINT": hint} if hint else {})
-    return Restic(f"rest:{settings['url']}/{settings['account']}/{generation}/", secrets, HOME / "cache")
 
 
 def kept() -> State:
@@ -255,38 +113,48 @@ def only_one(what: str) -> Iterator[None]:
         yield
 
 
-# ---- for the watch and the screen -----------------------------------------------------------------------------------
-
-
 def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
     """How old the copy outside is, and what is wrong with that; nothing where the clinic file wants none."""
     if not CONFIG.exists():
         return {}, {}
-    settings, state = json.loads(CONFIG.read_text()), kept()
-    sent = state.get("sent", {})
-    # Both are needed to restore; so the older one counts. Before the first, time runs since it was asked for.
-    newest = min((sent.get(kind, {}).get("at", 0.0) for kind in ("database", "changes")), default=0.0)
+    settings, state, asked = json.loads(CONFIG.read_text()), kept(), CONFIG.stat().st_mtime
+    sent, errors = state.get("sent", {}), state.get("errors", {})
+    # All are needed to begin anew elsewhere; so the oldest counts. Before the first, time runs since it was asked for.
+    newest = min(sent.get(kind, {}).get("at", 0.0) for kind in KINDS)
+    verified, generation = state.get("verified"), state.get("generation")
     seen = {
         "newest": newest or None,
-        "documents": sent.get("documents", {}).get("at"),
-        "configuration": sent.get("configuration", {}).get("at"),
-        "generation": state.get("generation"),
-        "verified": state.get("verified"),
+        "kinds": {kind: copy["at"] for kind, copy in sent.items()},
+        "generation": generation,
+        "verified": verified,
         "max_age_minutes": settings["max_age_minutes"],
-        "error": state.get("error", ""),
+        "errors": errors,
     }
-    minutes = (now - (newest or CONFIG.stat().st_mtime)) / 60
-    if minutes <= settings["max_age_minutes"]:
-        return seen, {}
-    how_old = f"is {minutes:.0f} minutes old" if newest else f"does not exist, {minutes:.0f} minutes after it was asked for"
-    why = f": {seen['error']}" if seen["error"] else ""
-    return seen, {"offsite": f"The copy outside the practice {how_old}{why}."}
+    wrong = {}
+    minutes = (now - (newest or asked)) / 60
+    if minutes > settings["max_age_minutes"]:
+        how_old = f"is {minutes:.0f} minutes old" if newest else f"does not exist, {minutes:.0f} minutes after it was asked for"
+        wrong["offsite"] = because(f"The copy outside the practice {how_old}", errors.get("send"))
+    if now - max(verified or 0, asked) > VERIFIED_DAYS * 86400:
+        wrong["offsite-verify"] = because(f"The copy outside the practice was not read for {VERIFIED_DAYS} days", errors.get("verify"))
+    elif "verify" in errors:
+        wrong["offsite-verify"] = because("The copy outside the practice could not be read to its end", errors["verify"])
+    if now - state.get("lost", 0) < LOST_DAYS * 86400:
+        wrong["offsite-lost"] = "The copy outside the practice was gone, and a new one was begun: whoever keeps it must say why."
+    if generation and now - max(asked, time.mktime(time.strptime(generation[:7], "%Y-%m"))) > RENEWED_DAYS * 86400:
+        wrong["offsite-renew"] = because(f"For {RENEWED_DAYS} days no new repository could be begun outside", errors.get("renew"))
+    return seen, wrong
+
+
+def because(what: str, reason: str | None) -> str:
+    """A sentence with its reason, if there is one."""
+    return f"{what}: {reason}." if reason else f"{what}."
 
 
 def describe(seen: dict[str, Any]) -> str:
     """One line about it."""
     if not seen:
-        return "there is NONE: the clinic file has no section offsite"
+        return NONE
     if not seen["newest"]:
         return "nothing has been sent yet"
-    return f"up to {time.strftime('%Y-%m-%d %H:%M', time.localtime(seen['newest']))}; in repository {seen['generation']}"
+    return f"sent up to {time.strftime('%Y-%m-%d %H:%M', time.localtime(seen['newest']))}; repository {seen['generation']}"

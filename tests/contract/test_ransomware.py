@@ -1,4 +1,4 @@
-"""Whoever has all that the practice server has, against the off-site history: a real rest-server, and every genuine snapshot still restores.
+"""Whoever has all that the practice server has, against the off-site history at a real rest-server: every genuine snapshot restores.
 
 One server and one history for all of it: the tests below are a story, in their order.
 """
@@ -180,7 +180,7 @@ def test_a_wrong_password_gets_nothing(scene: Scene) -> None:
     nobody.write_text(post.server_certificate("127.0.0.1", trusted=False))
     with pytest.raises(Trouble, match="no answer"):  # it would go on trying for a quarter of an hour
         scene.server.engine(GENERATION, PASSWORD, authority=nobody)._ask("cat", "config", timeout=3)
-    assert "tls: bad certificate" in (scene.server.home / "log").read_text(), "it did not refuse the certificate"
+    assert "tls: bad certificate" in (scene.server.home / "said").read_text(), "it did not refuse the certificate"
 
 
 @pytest.mark.parametrize("attack", [deletes, overwrites, tricks_with_paths, locks_out], ids=lambda attack: attack.__name__)
@@ -208,7 +208,7 @@ def test_forged_times_change_nothing(scene: Scene) -> None:
 
 
 def test_the_right_key_among_false_ones(scene: Scene) -> None:
-    """Whether restic alone still finds it is luck; who remembers which one it was does, and in the repository as it was there is no other."""
+    """Whether restic alone finds it is luck; who remembers which one it was does, and in the repository as it was there is no other."""
     starves_of_keys(scene)
     scene.server.engine(GENERATION, PASSWORD, RESTIC_KEY_HINT=scene.hint)._ask("cat", "config", "--no-lock")
     assert scene.rescued() == []

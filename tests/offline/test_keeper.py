@@ -46,7 +46,7 @@ def usual(host: ModuleType) -> list[Any]:
 
 
 def test_what_is_as_it_should_be(host: ModuleType) -> None:
-    """Nothing is wrong, and exactly what is not needed to reach back 35 days goes: the one before is kept, for what was first in the next."""
+    """Nothing is wrong, and exactly what is not needed to reach back 35 days goes."""
     assert host.judge(account(host), usual(host), NOW, LOOKED) == {}
     assert host.expired(account(host), usual(host), NOW) == ["2026-09", "2026-10"]
 
