@@ -20,12 +20,15 @@ def _not_reserved(name: str) -> str:
     return name
 
 
+AccountName = Annotated[words.Account, AfterValidator(_not_reserved)]
+
+
 class Offsite(Strict):
     """The second kind of copy: at a restic rest-server that only ever adds. There is no key for doing without TLS."""
 
     host: words.Host = Field(examples=["vault.atlas.example"])
     port: words.Port = 8443
-    account: Annotated[words.Account, AfterValidator(_not_reserved)] = Field(examples=["haddad"])
+    account: AccountName = Field(examples=["haddad"])
     password_file: Annotated[Given, PASSWORD] = Field(examples=["~/secrets/alger-offsite"])
     authority: Annotated[Given, AfterValidator(post.check_authority)] | None = None
     max_age_minutes: Annotated[int, Field(ge=30, le=4320)] = 60

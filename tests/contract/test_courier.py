@@ -1,4 +1,4 @@
-"""What the service on the practice's server does, against a real rest-server: what is sent when, from a repository that changes meanwhile."""
+"""What the service on the practice's server does, against a real rest-server: what is sent when, and from what changes meanwhile."""
 
 from __future__ import annotations
 
