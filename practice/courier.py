@@ -131,17 +131,25 @@ def retried(engine: Engine, paths: list[Path], *tags: str) -> str:
 
 def digest(paths: Iterable[Path], name: str = "*") -> str:
     """Which files called `name` lie there, how long they are, and when they were last changed; not what is in them."""
-    said = hashlib.sha256()
+    mark = hashlib.sha256()
     for file in sorted(found for path in paths for found in path.rglob(name)):
         with contextlib.suppress(FileNotFoundError):
             status = file.lstat()
-            said.update(f"{file}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
-    return said.hexdigest()
+            mark.update(f"{file}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
+    return mark.hexdigest()
 
 
 def system() -> str:
     """What a new machine needs to become this one: packages, disks, mounts, services."""
-    return "\n".join(f"$ {' '.join(words)}\n{run(*words)}" for words in SYSTEM)
+    return "\n".join(f"$ {' '.join(words)}\n{said(*words)}" for words in SYSTEM)
+
+
+def said(*words: str) -> str:
+    """What a command prints; or why it did not, which is no reason to send nothing."""
+    try:
+        return run(*words)
+    except Trouble as trouble:
+        return f"{trouble}\n"
 
 
 def opened(generation: str, hint: str = "") -> Restic:

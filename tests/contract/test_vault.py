@@ -1,4 +1,4 @@
-"""roles/vault.py, carried out on a Debian 13 in memory: what it leaves is what takes copies there, and the second time it changes nothing."""
+"""roles/vault.py, carried out on a Debian 13 in memory: what it leaves takes copies there, and the second time it changes nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ RUN = """set -eu
 python3 -c "$1"
 export CREDENTIALS_DIRECTORY=/run/credentials
 install -d -m 700 -o vault-haddad $CREDENTIALS_DIRECTORY
-sed -n 's/^LoadCredential=//p' $2 | while IFS=: read -r name path; do install -m 400 -o vault-haddad $path $CREDENTIALS_DIRECTORY/$name; done
+sed -n 's/^LoadCredential=//p' $2 |
+  while IFS=: read -r name path; do install -m 400 -o vault-haddad $path $CREDENTIALS_DIRECTORY/$name; done
 eval "words=\\"$(sed -n 's/^ExecStart=//p' $2)\\""
 setpriv --reuid vault-haddad --regid vault-haddad --clear-groups $words &
 server=$!
