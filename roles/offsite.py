@@ -25,7 +25,9 @@ AUTHORITY = "/usr/local/share/ca-certificates/cabinet-offsite.pem"
 WAY = "/usr/local/lib/cabinet/offsite-way"
 HOME = "/var/lib/cabinet/offsite"
 SECRETS = "/var/lib/cabinet/secrets"
-PASSWORD, LOGIN = f"{SECRETS}/offsite-password", f"{SECRETS}/offsite-login"
+PASSWORD = f"{SECRETS}/offsite-password"
+# Given to the practice, not born here; on the encrypted volume all the same.
+LOGIN = "/var/lib/cabinet/offsite-login"
 SYSTEMD = "/etc/systemd/system"
 SERVICE = "practice-offsite@.service"
 WHATS = ("send", "renew", "verify")
