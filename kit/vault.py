@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from kit import words, yamlmarks
-from kit.alarms import Given
+from kit.alarms import Alarm, Given
 from kit.offsite import PASSWORD, AccountName
 from kit.paths import ROOT
 from kit.sections import Certificate
@@ -35,6 +35,7 @@ class Vault(Strict):
 
     host: words.Fqdn = Field(examples=["vault.atlas.example"])
     certificate: Certificate
+    alarm: Alarm | None = None
     accounts: Annotated[tuple[Account, ...], Field(min_length=1)] = Field(examples=["[{name: haddad, …}]"])
 
     @field_validator("accounts")

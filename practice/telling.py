@@ -34,6 +34,7 @@ SENTENCES = {
     "unit": ("A service has failed.", LOOK),
     "unsent": ("An alarm could not be delivered to one of those who should get it.", "Ask for the reason: sudo practice alarm test"),
     "unused": ("Somebody who may log in has not done so for a long time.", "If they have left, take them out of the clinic file."),
+    "vault": ("Copies of a practice look wrong, and none is removed until that is right.", "sudo python3 /usr/local/lib/cabinet/keeper.py"),
     "volume-locked": ("The data volume is closed, so the practice cannot work.", "With the recovery key: sudo practice unlock"),
     "wal-failing": ("Changes no longer reach the backup disk.", "See that the backup disk is there and has room."),
     "wal-full": ("Changes that wait for the backup disk fill the data disk.", "See that the backup disk is there, or the database stops."),

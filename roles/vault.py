@@ -14,22 +14,30 @@ import json
 from pyinfra.api import deploy
 
 from kit import operations as kit
+from kit.alarms import Alarm
 from kit.vault import Account, this_vault
+from roles import alarm
+from roles.base import practice_command
 
 # Not PACKAGES: those are the practice server's (roles/base.py).
 WANTED = "python3 restic-rest-server"
+TELLS = " ca-certificates msmtp"
 SYSTEMD = "/etc/systemd/system"
 ETC = "/etc/cabinet/vault"
 CHAIN, KEY = f"{ETC}/chain.pem", f"{ETC}/key.pem"
 STORE = "/srv/vault"
 LEDGERS = "/var/lib/cabinet-vault"
 KEEPER = ("cabinet-keeper.service", "cabinet-keeper.timer")
+# The rest of roles/alarm.py notices when a practice's server no longer looks at itself.
+ALARM = "practice-alarm@.service"
+SENDING = ("practice-send.service", "practice-send.timer")
 
 
 @deploy("vault")
 def vault() -> None:
     """The program, the certificate, each practice's place, and the keeper."""
     wanted = this_vault()
+    packages = WANTED + (TELLS if wanted.alarm else "")
     kit.script(
         name="BASE leave Debian's own unit of it alone",
         unless='test "$(systemctl is-enabled restic-rest-server.service)" = masked',
@@ -37,14 +45,18 @@ def vault() -> None:
     )
     kit.script(
         name="BASE install what takes copies",
-        unless=f"dpkg-query -W {WANTED}",
-        run=f"apt-get -q update; DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install {WANTED}",
+        unless=f"dpkg-query -W {packages}",
+        run=f"apt-get -q update; DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install {packages}",
     )
     kit.directory(name="BASE a place for what is secret", path=ETC, mode="700")
     kit.config_file(name="BASE the certificate", dest=CHAIN, content=wanted.certificate.chain.read_text(), mode="644")
     kit.config_file(name="BASE its key", dest=KEY, content=wanted.certificate.key.read_text(), mode="600")
     for path, mode in ((STORE, "711"), (LEDGERS, "700")):
         kit.directory(name=f"BASE {path}", path=path, mode=mode)
+    practice_command()
+    alarm.receivers(wanted.alarm or Alarm.model_construct(), wanted.host)
+    alarm.units(SENDING, SENDING[1:])
+    kit.config_file(name="BASE what raises an alarm", dest=f"{SYSTEMD}/{ALARM}", src=f"backup/{ALARM}")
     for account in wanted.accounts:
         practice(account)
     keeper(wanted.accounts)

@@ -1,6 +1,6 @@
 """The off-site host keeps what practices send: it removes what is old enough, and nothing at all while something looks wrong.
 
-keeper.py                              looks at every account; the timer does this each hour. Exit code 1: something looks wrong
+keeper.py                              looks at every account; the timer does this each hour. Exit code 3: something looks wrong
 keeper.py --confirm ACCOUNT            a person has looked: goes on from what is there now
 keeper.py --as-of ACCOUNT GENERATION TIME DIRECTORY
                                        the repository as it was at that moment, for restic on this host or after a copy
@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import syslog
 import time
@@ -30,6 +31,7 @@ from typing import Any
 CONFIG = Path("/etc/cabinet/vault.json")
 STORE = Path("/srv/vault")
 LEDGERS = Path("/var/lib/cabinet-vault")
+PRACTICE = "/usr/local/bin/practice"
 
 HOUR, DAY = 3600, 86400
 # This host looks each hour. What it finds three days later is another clock, or another disk: a person looks before anything is removed.
@@ -219,6 +221,7 @@ def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str
         for name in expired(account, generations, now):
             remove(repositories(account.name) / name)
             removed.append(name)
+    tell(account.name, wrong, ledger.get("wrong", {}))
     for text in wrong.values():
         syslog.syslog(syslog.LOG_ALERT, f"{account.name}: {text} Nothing is removed until that is right.")
     for name in removed:
@@ -228,6 +231,19 @@ def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str
         ledger["looked"] = now
     write(ledger_path, json.dumps(ledger | {"wrong": wrong, "removed": removed or ledger.get("removed", [])}, indent=1))
     return wrong
+
+
+def tell(name: str, wrong: dict[str, str], before: dict[str, str]) -> None:
+    """Have a person told as by a practice's server (roles/alarm.py): at once, each day while it stands, and when it is over."""
+    for what in sorted({*wrong, *before}):
+        words = ["raise", f"vault:{name}-{what}", wrong[what]] if what in wrong else ["clear", f"vault:{name}-{what}"]
+        ask("alarm", *words)
+
+
+def ask(*words: str) -> None:
+    """The practice command, if it is there: what it cannot do keeps nothing else from being done."""
+    with contextlib.suppress(FileNotFoundError, subprocess.SubprocessError):
+        subprocess.run([PRACTICE, *words], check=True, timeout=60, stdin=subprocess.DEVNULL)
 
 
 def remove(repository: Path) -> None:
@@ -251,7 +267,7 @@ def accounts() -> dict[str, Account]:
 
 
 def main() -> int:
-    """Exit code 0: all is as it should be."""
+    """Exit code 0: all is as it should be; 3: something looks wrong, and was told."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--confirm", metavar="ACCOUNT")
     parser.add_argument("--as-of", nargs=4, metavar=("ACCOUNT", "GENERATION", "TIME", "DIRECTORY"))
@@ -266,7 +282,9 @@ def main() -> int:
     wrong = {name: look(account, time.time(), confirmed=name == arguments.confirm) for name, account in known.items()}
     for name, troubles in wrong.items():
         print(f"{name}: {' '.join(troubles.values()) or 'as it should be'}")
-    return 1 if any(wrong.values()) else 0
+    # What an earlier run of the service failed of did not stop this one.
+    ask("alarm", "clear", "unit:cabinet-keeper.service")
+    return 3 if any(wrong.values()) else 0
 
 
 if __name__ == "__main__":

@@ -50,7 +50,10 @@ restic -q forget --keep-last 0 --unsafe-allow-remove-all 2>/dev/null || true
 restic snapshots --json
 find /srv/vault -type f -path '*snapshots*' -printf '%u %m\\n'
 kill $server
-python3 -I /usr/local/lib/cabinet/keeper.py"""
+python3 -I /usr/local/lib/cabinet/keeper.py
+find /srv/vault/haddad/haddad/2026-11 -type f -exec touch -d '3 hours ago' {} +
+! python3 -I /usr/local/lib/cabinet/keeper.py || echo nothing noticed
+/usr/local/bin/practice alarm list"""
 
 
 @pytest.fixture
@@ -87,15 +90,20 @@ def test_what_the_role_leaves_takes_copies(home: Path, tmp_path_factory: pytest.
         _, said = pyinfra(sshd, home, "--yes")
         assert PASSWORD not in said
         again, _ = pyinfra(sshd, home, "--dry")
-        assert [step["name"] for step in again["plan"] if step["hosts_with_change"]] == []
+        # No systemd runs there, which could say that the timers do.
+        assert [step["name"] for step in again["plan"] if step["hosts_with_change"]] == ["vault | ALM-04 ALM-07 let them run"]
         subprocess.run(place.inside("cat >/root/authority"), input=post.given(post.AUTHORITY).read_bytes(), check=True)
         unit = "/etc/systemd/system/cabinet-vault-haddad.service"
         script = f"sh -c {shlex.quote(RUN)} sh {shlex.quote(LOOPBACK)} {unit} {PASSWORD}"
         done = subprocess.run(place.inside(script), capture_output=True, text=True, check=False)
         assert "benali: as it should be" in done.stdout, done.stdout + done.stderr
-        snapshots, *rest = done.stdout.splitlines()
+        snapshots, owner, *rest = done.stdout.splitlines()
         assert [snapshot["paths"] for snapshot in json.loads(snapshots)] == [["/root/letter"]], "it is gone, or never came"
-        assert rest[0] == "vault-haddad 600" and re.match("haddad: as it should be", rest[-2])
+        assert owner == "vault-haddad 600"
+        assert rest[:2] == ["haddad: as it should be", "benali: as it should be"]
+        assert len(rest) > 4, done.stdout + done.stderr
+        assert re.match("haddad: The newest snapshot arrived 20", rest[2]), "silence is not noticed"
+        assert set(json.loads("\n".join(rest[4:]))) == {"vault:haddad-silence"}, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
