@@ -109,7 +109,7 @@ class Restic:
 
     def _backup(self, words: Sequence[str], tags: Sequence[str], stdin: str = "") -> str:
         marks = [f"--tag={tag}" for tag in tags]
-        said = self._ask("backup", "--json", "--no-scan", f"--host={OWNER}", *marks, *words, stdin=stdin, timeout=86400)
+        said = self._ask("backup", "--json", "--no-scan", "--cleanup-cache", f"--host={OWNER}", *marks, *words, stdin=stdin, timeout=86400)
         return json.loads(said.strip().splitlines()[-1])["snapshot_id"]
 
     def _ask(self, *words: str, stdin: str = "", timeout: float = 600) -> str:

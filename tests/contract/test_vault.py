@@ -17,8 +17,6 @@ from kit import post
 from kit.paths import ROOT
 from kit.place import Place
 from kit.sshd import Sshd
-from kit.vault import load
-from kit.yamlmarks import FileError
 
 PASSWORD = "twenty-characters-and-more"
 FILE = """\
@@ -104,24 +102,3 @@ def test_what_the_role_leaves_takes_copies(home: Path, tmp_path_factory: pytest.
         assert len(rest) > 4, done.stdout + done.stderr
         assert re.match("haddad: The newest snapshot arrived 20", rest[2]), "silence is not noticed"
         assert set(json.loads("\n".join(rest[4:]))) == {"vault:haddad-silence"}, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("good", "bad", "said"),
-    [
-        ("port: 8444", "port: 8443", "5: accounts[1].port: 8443 is haddad's already; each practice needs one of its own"),
-        ("name: benali", "name: haddad", "5: accounts[1].name: haddad is haddad's already; each practice needs one of its own"),
-        ("name: benali", "name: locks", '5: accounts[1].name: "locks" means something else to a rest-server; choose another name'),
-        ("keep_days: 60", "keep_days: 7", "5: accounts[1].keep_days: 7 is too little; at least 30 is needed"),
-        ("quota_gib: 2, ", "", "5: accounts[1].quota_gib: is missing; for example: 200"),
-    ],
-)
-def test_a_mistake_is_shown_where_it_was_made(good: str, bad: str, said: str, home: Path) -> None:
-    """Before any host is touched."""
-    path = home / "vault.yaml"
-    text = path.read_text()
-    assert text.count(good) == 1, "control: the mistake is made in one place"
-    path.write_text(text.replace(good, bad))
-    with pytest.raises(FileError) as refused:
-        load(path)
-    assert str(refused.value) == f"{path}:{said}"
