@@ -69,8 +69,8 @@ def begun(month: str) -> tuple[str, Restic]:
 
     Whoever had the account's password could have taken a name before us; then the next one is as good.
     """
-    reason = ""
-    for name in (month, *(f"{month}-{number}" for number in range(2, 10))):
+    reason, spoilt = "", kept().get("spoilt", [])
+    for name in (name for name in (month, *(f"{month}-{number}" for number in range(2, 10))) if name not in spoilt):
         engine = opened(name)
         try:
             engine.prepare()
@@ -79,6 +79,13 @@ def begun(month: str) -> tuple[str, Restic]:
             continue
         return name, engine
     raise Trouble(f"no repository can be begun for {month}: {reason}")
+
+
+def anew(now: float) -> None:
+    """What lies there cannot be added to any more, whatever somebody put beside it: leave it, and begin another. Raises Trouble."""
+    note(lambda state: state.setdefault("spoilt", []).append(state.get("generation")))
+    note(lambda state: state.update(generation=""))
+    renew(now)
 
 
 def verify(now: float) -> None:
@@ -172,4 +179,4 @@ def opened(generation: str, hint: str = "") -> Restic:
     return Restic(f"rest:{settings['url']}/{settings['account']}/{generation}/", secrets, HOME / "cache")
 
 
-RUNS: dict[str, Callable[[float], None]] = {"send": send, "renew": renew, "verify": verify}
+RUNS: dict[str, Callable[[float], None]] = {"send": send, "renew": renew, "verify": verify, "anew": anew}

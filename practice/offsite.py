@@ -22,24 +22,26 @@ from practice.server import Trouble, is_root, run
 # Written by roles/offsite.py; without it nothing is sent.
 CONFIG = Path("/etc/cabinet/offsite.json")
 HOME = Path("/var/lib/cabinet/offsite")
-SENDING = "practice-offsite@send.service"
+SERVICE = "practice-offsite@{}.service"
 # The service's own: nobody came, or what is there is not whole. It is tried again, and the watch looks at the age of what arrived.
 TRY_AGAIN = 75
-RUNS = ("send", "renew", "verify")
+TIMED = ("send", "renew", "verify")
+RUNS = (*TIMED, "anew")
 KINDS = ("database", "changes", "documents", "configuration")
 # A quarter is read each week; one week may be missed. A new month has time to be sent over a slow line.
 VERIFIED_DAYS, RENEWED_DAYS = 15, 45
 LOST_DAYS = 7
 NONE = "there is NONE: the clinic file has no section offsite"
-TIMERS = tuple(f"practice-offsite-{what}.timer" for what in RUNS)
+TIMERS = tuple(f"practice-offsite-{what}.timer" for what in TIMED)
 
 State = dict[str, Any]
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice offsite [send | run send|renew|verify]`."""
+    """`practice offsite [send | anew | run WHAT]`."""
     parser = commands.add_parser("offsite", help="the copy outside the practice: how old it is; send it now", description=__doc__)
-    parser.add_argument("action", nargs="?", choices=["show", "send", "run"], default="show", help="run is for the services")
+    what = "anew: leave the repository as it is, and begin another; run is for the services"
+    parser.add_argument("action", nargs="?", choices=["show", "send", "anew", "run"], default="show", help=what)
     parser.add_argument("what", nargs="?", choices=RUNS, default="send")
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -55,12 +57,12 @@ def main(arguments: argparse.Namespace) -> int:
     if not is_root():
         print("practice offsite: only root may do this; use sudo")
         return 2
-    if arguments.action == "send":
+    if arguments.action != "show":
         with contextlib.suppress(Trouble):  # its reason is shown below
-            run("systemctl", "start", SENDING, timeout=86400)
+            run("systemctl", "start", SERVICE.format(arguments.action), timeout=86400)
     seen, wrong = look(time.time())
     print(json.dumps(seen | {"troubles": wrong}, indent=2) if arguments.json else "\n".join([describe(seen), *wrong.values()]))
-    return 1 if wrong or "send" in seen["errors"] else 0
+    return 1 if wrong or {"send", arguments.action} & set(seen["errors"]) else 0
 
 
 def serve(what: str) -> int:

@@ -27,13 +27,14 @@ PATIENT = "Nadia Bouzid, hepatitis"
 
 @pytest.fixture(scope="module")
 def vault(
-    pytestconfig: pytest.Config, clinic: Clinic, inside: Neighbour, tmp_path_factory: pytest.TempPathFactory
+    pytestconfig: pytest.Config, host: Host, clinic: Clinic, inside: Neighbour, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """In the tests' LAN we keep the copy; what the server knew of an earlier keeper's is forgotten by its next run."""
+    """In the tests' LAN we keep the copy, for this run of the tests: what the server knows of an earlier one would be lost copies."""
     if clinic.offsite is None:
         pytest.fail("there is no copy outside: this practice's clinic file has no section offsite", pytrace=False)
     if pytestconfig.getoption("--clinic") != "vagrant":
         pytest.fail("this test is the off-site host itself: it runs on the VM alone. On this server: sudo practice offsite", pytrace=False)
+    host.check_output(f"systemctl stop 'practice-offsite@*'; rm -rf {STATE} {HOME}/cache")
     login = clinic.offsite.password_file.read_text().strip()
     with in_the_network(inside, tmp_path_factory.mktemp("vault"), ADDRESS, clinic.offsite.port, clinic.offsite.account, login) as server:
         yield server
@@ -48,7 +49,7 @@ def run(host: Host, what: str = "send") -> dict:
 def sent(host: Host, what: str = "send") -> dict:
     """The same, when it must have succeeded."""
     state = run(host, what)
-    assert state.get("errors", {}) == {}, f"nothing was sent: {state['errors']}"
+    assert what not in state.get("errors", {}), f"nothing was sent: {state['errors']}"
     return state
 
 
@@ -130,7 +131,7 @@ def test_who_keeps_it_can_read_nothing(host: Host, vault: Server) -> None:
         host.check_output("rm -f /srv/probe")
     assert kept(host, vault, state) != [], "control: the right key opens it"
     whole = b"".join(path.read_bytes() for path in (vault.store / state["generation"]).rglob("*") if path.is_file())
-    assert [word for word in (b"Bouzid", b"backup.info", b"practice") if word in whole.replace(b'"hostname"', b"")] == []
+    assert [word for word in (b"Bouzid", b"backup.info", b"/srv") if word in whole] == []
 
 
 def authority_forgotten(host: Host) -> None:
@@ -143,7 +144,7 @@ def test_a_host_that_is_not_trusted_is_told_nothing(
 ) -> None:
     """The right one is sent to. At the same address, with somebody else's certificate, nothing is asked for, and that is noted."""
     state = run(host)
-    assert state.get("errors", {}) == {}, f"the right one was not believed: {state['errors']}"
+    assert "send" not in state.get("errors", {}), f"the right one was not believed: {state['errors']}"
     where, forged = (ADDRESS, clinic.offsite.port, clinic.offsite.account), post.server_certificate(ADDRESS, trusted=False)
     with vault.away(), in_the_network(inside, tmp_path, *where, "x" * 20, certificate=forged) as stranger:
         reason = run(host)["errors"]["send"]
@@ -164,7 +165,6 @@ def test_nobody_else_gets_out_this_way(host: Host, clinic: Clinic, inside: Neigh
         places = [f"tcp@{ADDRESS}@{port}" for port in (clinic.offsite.port, 4711)]
         control, *tried = [f"{user}@{place}" for user in (ACCOUNT, "root", "nobody", "cabinet-alarm") for place in places]
         heard = answers(lambda words: host.check_output(shlex.join(words)), control, *tried)
-        host.check_output("systemctl start practice-offsite@verify.service")  # it sets the way anew, whatever was in it
     assert heard == [f"{ACCOUNT}@{places[0]}"], f"got out: {heard}"
 
 

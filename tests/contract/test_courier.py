@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -133,6 +134,13 @@ def test_a_new_month_begins_anew(server: Server, changes_alone: None) -> None:
     assert len(copies("changes")) == 2
     courier.verify(later + DAY)
     assert offsite.kept()["verified"] == later + DAY
+    # A file of a few bytes that nobody can remove spoils it: then another is begun, and this one stays for those who look into it.
+    junk = b"junk"
+    assert server.asked("POST", f"/{ACCOUNT}/{month}-2/index/{hashlib.sha256(junk).hexdigest()}", junk) == 200, "control"
+    with pytest.raises(Trouble):
+        courier.send(later + 2 * DAY)
+    courier.anew(later + 2 * DAY)
+    assert (offsite.kept()["generation"], len(copies("changes"))) == (f"{month}-3", 1)
 
 
 def test_a_host_that_lost_everything(server: Server, changes_alone: None) -> None:

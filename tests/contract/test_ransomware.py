@@ -157,9 +157,12 @@ def starves_of_keys(scene: Scene) -> None:
 
 
 def locks_out(scene: Scene) -> None:
-    """A lock that never ends: whoever restores asks for none."""
+    """A lock that is none makes restic crash: whoever restores asks for no lock, and who sends removes them all and goes on."""
     junk = b"no lock at all"
     assert scene.server.asked("POST", f"/{ACCOUNT}/{GENERATION}/locks/{hashlib.sha256(junk).hexdigest()}", junk) == 200, "control"
+    with pytest.raises(Trouble):
+        scene.engine._ask("backup", str(scene.data))
+    scene.engine.back_up([scene.data])
 
 
 def fills_the_quota(scene: Scene) -> None:
