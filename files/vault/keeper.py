@@ -45,8 +45,8 @@ SHRUNK = 0.25
 # What arrives in a week: full backups come each week, so weeks are alike.
 SHRUNK_WEEK = 0.1
 FULL = 0.85
-# While a new repository is begun, the old one is still sent to.
-OVERLAP = 2 * DAY
+# While a new repository is begun, which takes its time on a slow line, the old one is still sent to.
+OVERLAP = 7 * DAY
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def judge(account: Account, generations: list[Generation], now: float, ledger: d
     if today > FLOOD_PER_DAY:
         wrong["flood"] = f"{today} snapshots arrived within a day; a practice sends far fewer."
     for old, new in zip(begun, begun[1:], strict=False):
-        if new.size < SHRUNK * old.size:
+        if now - new.snapshots[0] > OVERLAP and new.size < SHRUNK * old.size:
             wrong["shrunk"] = f"Repository {new.name} holds {mib(new.size)}, {old.name} before it held {mib(old.size)}."
         if old.snapshots[-1] > new.snapshots[0] + OVERLAP:
             wrong["past"] = f"Repository {old.name} is still written to, although {new.name} took its place {moment(new.snapshots[0])}."

@@ -81,6 +81,11 @@ def test_a_new_repository_does_not_push_out_the_old_one(host: ModuleType) -> Non
     assert host.expired(account(host), [genuine, *forged], NOW + 34 * DAY) == []
 
 
+def test_a_new_repository_takes_its_time(host: ModuleType) -> None:
+    """On a slow line the first week of it holds little, and the old one is sent to meanwhile."""
+    assert host.judge(account(host), [generation(host, "2026-11", 36, 0), generation(host, "2026-12", 6, 0, 1 << 20)], NOW, LOOKED) == {}
+
+
 WRONG = {
     "silence": ({}, [("2026-12", 30, 0.1)]),
     "future": ({}, [("2026-12", 30, -1)]),
