@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pyinfra.connectors.base import ConnectorData, DataMeta
-from pyinfra_openssh.connector import OpenSSHConnector
+from pyinfra_openssh.connector import OpenSSHConnector, private
 from pyinfra_openssh.foresight import in_parallel
 from pyinfra_openssh.shell import Result, Shell
 
@@ -58,7 +58,7 @@ class CabinetConnector(OpenSSHConnector):
         shell = self.connection.shell()
         if (asked := shell.run("id -u", timeout=60)).stdout.strip() != b"0":
             raise ConnectionError(f"{path.stem}: logged in, but not as root: {asked.stderr.decode(errors='replace').strip()}")
-        return shell, self.connection.directory
+        return shell, private(self.connection.directory / f"{path.stem}.asked")
 
     @property
     def shell(self) -> Shell:
