@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ def role_at_hand(name: str, role: str) -> Iterator[Callable[[], None]]:
         os.close(held)
 
         def run() -> None:
-            os.write(let_go, b"go")
+            with suppress(BrokenPipeError):  # it has ended already, and said why
+                os.write(let_go, b"go")
             if process.wait():
                 said.seek(0)
                 raise failed(name, role, said.read())
