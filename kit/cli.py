@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,23 @@ def pytest(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=paths.ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
+
+
+@contextmanager
+def pytest_beside(*arguments: str) -> Iterator[None]:
+    """Run pytest while the block runs; then say what it said, and end the program as `pytest` does."""
+    with tempfile.TemporaryFile("w+") as said:
+        argv = [sys.executable, "-m", "pytest", *arguments]
+        with subprocess.Popen(argv, cwd=paths.ROOT, stdout=said, stderr=subprocess.STDOUT) as running:
+            try:
+                yield
+            except BaseException:
+                running.kill()
+                raise
+        said.seek(0)
+        click.echo(said.read(), nl=False)
+    if running.returncode:
+        sys.exit(running.returncode)
 
 
 def raise_vm() -> None:
@@ -105,7 +123,8 @@ def test(part: str | None) -> None:
     everything = ("offline", "contract", "twice", "sabotage", "claims")
     wanted = {None: everything, "long": (*everything, "stories"), "sabotage": ("sabotage", "claims")}.get(part, (part,))
     if "offline" in wanted:
-        pytest("tests/offline", "pyinfra-openssh/tests", "-q")
+        with pytest_beside("pyinfra-openssh/tests", "-q"):
+            pytest("tests/offline", "-q")
     if "contract" in wanted:
         pytest("tests/contract", "-q")
     if not set(wanted) - {"offline", "contract"}:

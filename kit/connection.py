@@ -20,6 +20,8 @@ from kit.vm import Machine
 
 # How long the connection stays after its last session: as long as the server allows (UnusedConnectionTimeout in sshd_config).
 PERSIST_SECONDS = 600
+# In the environment of pyinfra: the file descriptor on which it is told to go on and connect (deployment.role_at_hand).
+HELD = "CABINET_HELD"
 # The umask of whoever logged in may be stricter: directories that services must enter would shut them out.
 ROOT_SHELL = "env LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive HOME=/root sh -c 'umask 022; exec sh'"
 

@@ -8,14 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from kit import acceptance, page, paths, register
 from kit import plan as plans
 from kit.clinic import Clinic, load
-from kit.connection import Connection
+from kit.connection import HELD, Connection
 from kit.revision import revision
 from kit.vm import Machine
 
@@ -45,8 +46,38 @@ def run_role(name: str, role: str, echo: bool = False) -> None:
     """Run one role on clinic `name`. Raises DeployError with what pyinfra said."""
     done = pyinfra(name, f"roles.{role}.{role}", "--yes", echo=echo)
     if done.returncode:
-        said = f"{done.stdout}\n{done.stderr}".rpartition("--> Starting operation:")[2]  # pyinfra stops at the first that fails
-        raise DeployError(f"roles.{role} on {name} failed" + ("" if echo else f":{said[-3000:]}"))
+        raise failed(name, role, "" if echo else f"{done.stdout}\n{done.stderr}")
+
+
+@contextmanager
+def role_at_hand(name: str, role: str) -> Iterator[Callable[[], None]]:
+    """What runs one role on clinic `name` as `run_role` does, but at once: pyinfra is loaded meanwhile, and waits before it connects."""
+    held, let_go = os.pipe()
+    argv = [str(PYINFRA), *inventory(name), f"roles.{role}.{role}", "--yes"]
+    with tempfile.TemporaryFile("w+") as said:
+        env = os.environ | {HELD: str(held)}
+        process = subprocess.Popen(argv, cwd=paths.ROOT, env=env, pass_fds=[held], stdout=said, stderr=subprocess.STDOUT)
+        os.close(held)
+
+        def run() -> None:
+            with suppress(BrokenPipeError):  # it has ended already, and said why
+                os.write(let_go, b"go")
+            if process.wait():
+                said.seek(0)
+                raise failed(name, role, said.read())
+
+        try:
+            yield run
+        finally:
+            process.kill()  # whoever never let it go
+            process.wait()
+            os.close(let_go)
+
+
+def failed(name: str, role: str, said: str) -> DeployError:
+    """The error that ends with what pyinfra said at the operation that failed; it stops at the first."""
+    last = said.rpartition("--> Starting operation:")[2][-3000:]
+    return DeployError(f"roles.{role} on {name} failed" + (f":{last}" if last else ""))
 
 
 def planned_changes(name: str) -> list[str]:

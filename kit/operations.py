@@ -6,7 +6,7 @@ Each compares live state (R3), names nothing but paths on the terminal (a conten
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from hashlib import sha256
 from io import BytesIO
 from typing import Any
@@ -181,3 +181,21 @@ def unit(
         )
     if not changed:
         host.noop(f"{unit} is as wanted")
+
+
+def timers_run(name: str, timers: Iterable[str], known: Iterable[str]) -> None:
+    """An operation that has `timers` run, now and at each boot, and systemd know `known` as they lie there; all in one step.
+
+    Each look of systemd at its unit files costs seconds on a slow machine. Enabled first: from then on systemd 257 calls all that
+    it knows outdated, until it reads it anew.
+    """
+    run, units = " ".join(timers), list(known)
+    script(
+        name=name,
+        unless=(
+            f"test -z \"$(systemctl show -p LoadState,NeedDaemonReload {' '.join(units)} "
+            "| grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
+            f"test \"$(systemctl show -p ActiveState,UnitFileState {run} | sort -u | xargs)\" = 'ActiveState=active UnitFileState=enabled'"
+        ),
+        run=f"systemctl --quiet --no-reload enable {run}\n{reread(*units)}\nsystemctl start {run}",
+    )

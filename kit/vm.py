@@ -57,7 +57,12 @@ class Machine:
         self._sign()
 
     def _vagrant_up(self, attempts: int = 3) -> None:
-        """Vagrant looks at the machine's state the moment it starts; now and then libvirt has none yet, and Vagrant removes it again."""
+        """Vagrant looks at the machine's state the moment it starts; now and then libvirt has none yet, and Vagrant removes it again.
+
+        libvirtd is there before Vagrant starts it: Ruby forbids itself and all its children transparent huge pages
+        (PR_SET_THP_DISABLE), QEMU's whole memory among them.
+        """
+        self._virsh("uri", show=False)
         for left in reversed(range(attempts)):
             try:
                 stream(["vagrant", "up", "--provider", "libvirt"], runner=True)

@@ -25,6 +25,7 @@ DISKS = ("/", "/data", "/backup")
 FULL_PERCENT = 85
 WAL_LIMIT_BYTES = 4 << 30
 PEOPLE = Path("/etc/cabinet/people.json")
+CONSOLE_PASSWORD = Path("/etc/cabinet/breakglass")
 LAST_LOG_INS = Path("/var/lib/lastlog/lastlog2.db")
 UNUSED_DAYS = 90
 # A segment is due after archive_timeout (60 s); two retries later somebody should look.
@@ -66,6 +67,7 @@ def look(now: float | None = None) -> dict[str, Any]:
         troubles |= wrong
         seen["offsite"], wrong = offsite.look(now)
         troubles |= wrong
+    seen["console"] = CONSOLE_PASSWORD.exists()
     seen["people"], wrong = people(now)
     troubles |= wrong
     seen["alarms"], wrong = outbox.look(now)

@@ -46,7 +46,11 @@ def deliver(receiver: str, message: outbox.Message) -> None:
 def mail(address: str, message: outbox.Message) -> None:
     """By msmtp, whose configuration wants TLS and a certificate that it can verify; the envelope has this one recipient."""
     # Without --file: a file that is named there must be its user's own, which this one is not to change.
-    done = subprocess.run(["msmtp", "--", address], input=as_mail(address, message), capture_output=True, check=False, timeout=10 * SECONDS)
+    argv, seconds = ["msmtp", "--", address], 10 * SECONDS
+    try:
+        done = subprocess.run(argv, input=as_mail(address, message), capture_output=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:  # the others are told all the same
+        raise Trouble(f"the mail server came to no end in {seconds} s") from None
     if done.returncode:
         # Its first line is the reason, the last one says that there was one.
         said = done.stderr.decode(errors="replace").splitlines() or [f"it ended with {done.returncode}"]

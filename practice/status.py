@@ -15,6 +15,7 @@ from practice.server import is_root
 OFFSITE = ("unit:practice-offsite",)
 BACKUPS = ("unit:practice-backup", "unit:practice-verify")
 NOBODY = "reach NOBODY outside this server: the clinic file has no section alarm"
+UNSEALED = "no password is sealed for the day when no network helps: sudo practice breakglass"
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
@@ -41,7 +42,7 @@ def last_look() -> dict[str, Any]:
         seen = json.loads(alarm.SEEN.read_text())
     except FileNotFoundError:
         return {}
-    return seen if "alarms" in seen else {}
+    return seen if "console" in seen else {}
 
 
 def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool = False, utf8: bool = True) -> list[str]:
@@ -79,6 +80,7 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         line("people", f"{len(seen['people'])} may log in", "unused"),
         line("services", f"{len(units['other'])} failed" if units["other"] else "none failed", *units["other"]),
         line("alarms", describe_alarms(out), "unsent") if out["receivers"] else f"  {bad} note   alarms     {NOBODY}",
+        line("console", "one password is sealed for it", "breakglass") if seen["console"] else f"  {bad} note   console    {UNSEALED}",
         f"           revision   {seen['revision']}",
         "",
     ]

@@ -96,18 +96,8 @@ def told(wanted: Alarm, authority: str) -> dict[str, object]:
 
 
 def units(names: tuple[str, ...], timed: tuple[str, ...]) -> None:
-    """What hands on, what notices silence, and when; known and running in one step, as in roles/timers.py."""
+    """What hands on, what notices silence, and when."""
     for unit in names:
         claim = "ALM-06 ALM-07" if "silence" in unit else "ALM-04"
         kit.config_file(name=f"{claim} {unit}", dest=f"{SYSTEMD}/{unit}", src=f"alarm/{unit}")
-    known, timers = f"systemctl show -p LoadState,NeedDaemonReload {' '.join(names)}", " ".join(timed)
-    kit.script(
-        name="ALM-04 ALM-07 let them run",
-        unless=(
-            f"test -z \"$({known} | grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
-            f'test "$(systemctl is-active {timers} | sort -u)" = active\n'
-            f'test "$(systemctl is-enabled {timers} | sort -u)" = enabled'
-        ),
-        # Enabled first: from then on systemd 257 calls all that it knows outdated, until it reads it anew.
-        run=f"systemctl --quiet --no-reload enable {timers}\n{kit.reread(*names)}\nsystemctl start {timers}",
-    )
+    kit.timers_run("ALM-04 ALM-07 let them run", timed, names)

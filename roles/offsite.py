@@ -31,7 +31,7 @@ LOGIN = "/var/lib/cabinet/offsite-login"
 SYSTEMD = "/etc/systemd/system"
 SERVICE = "practice-offsite@.service"
 WHATS = ("send", "renew", "verify")
-TIMERS = " ".join(f"practice-offsite-{what}.timer" for what in WHATS)
+TIMERS = tuple(f"practice-offsite-{what}.timer" for what in WHATS)
 
 
 @deploy("offsite")
@@ -55,8 +55,8 @@ def nothing() -> None:
     """Nobody is sent to. The key stays: what was sent with it still lies there."""
     kit.script(
         name="OFF-01 send nothing",
-        unless=f"! systemctl --quiet is-enabled {TIMERS} 2>/dev/null",
-        run=f"systemctl --quiet disable --now {TIMERS}",
+        unless=f"! systemctl --quiet is-enabled {" ".join(TIMERS)} 2>/dev/null",
+        run=f"systemctl --quiet disable --now {" ".join(TIMERS)}",
     )
     for path in (CONFIG, LOGIN):
         kit.absent(name="OFF-01 name nobody to send to", path=path)
@@ -130,15 +130,4 @@ def units(clinic: Clinic) -> None:
             description=description,
             persistent=what != "send",
         )
-    known = f"{TIMERS} practice-offsite@send.service"
-    kit.script(
-        name="OFF-01 OFF-07 let them run",
-        unless=(
-            f"test -z \"$(systemctl show -p LoadState,NeedDaemonReload {known} "
-            "| grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
-            f"test \"$(systemctl show -p ActiveState,UnitFileState {TIMERS} | sort -u | xargs)\" "
-            "= 'ActiveState=active UnitFileState=enabled'"
-        ),
-        # Enabled first, as in roles/alarm.py: from then on systemd 257 calls all that it knows outdated.
-        run=f"systemctl --quiet --no-reload enable {TIMERS}\n{kit.reread(*known.split())}\nsystemctl start {TIMERS}",
-    )
+    kit.timers_run("OFF-01 OFF-07 let them run", TIMERS, (*TIMERS, "practice-offsite@send.service"))

@@ -23,7 +23,7 @@ def services(home: str, stanza: str) -> None:
 
 
 def timers(clinic: Clinic) -> None:
-    """When what runs. All become known and start in one step: each look of systemd at its unit files costs seconds on a slow machine."""
+    """When what runs."""
     kit.config_file(
         name="BAK-08 what the watch compares with",
         dest="/etc/cabinet/practice.json",
@@ -56,15 +56,6 @@ def timers(clinic: Clinic) -> None:
             unit=unit,
             description=description,
         )
-    run = " ".join(f"{name}.timer" for name in schedule)
-    known = [*(f"{name}.timer" for name in schedule), *(unit for _, _, unit, _ in schedule.values()), "practice-alarm@x.service"]
-    kit.script(
-        name="BAK-01 BAK-07 BAK-08 BAK-11 let them run",
-        unless=(
-            f'test -z "$(systemctl show -p LoadState,NeedDaemonReload {" ".join(known)} '
-            "| grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
-            f"test \"$(systemctl show -p ActiveState,UnitFileState {run} | sort -u | xargs)\" = 'ActiveState=active UnitFileState=enabled'"
-        ),
-        # Enabled first, as in roles/alarm.py: from then on systemd 257 calls all that it knows outdated.
-        run=f"systemctl --quiet --no-reload enable {run}\n{kit.reread(*known)}\nsystemctl start {run}",
-    )
+    run = [f"{name}.timer" for name in schedule]
+    known = [*run, *(unit for _, _, unit, _ in schedule.values()), "practice-alarm@x.service"]
+    kit.timers_run("BAK-01 BAK-07 BAK-08 BAK-11 let them run", run, known)

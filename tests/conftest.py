@@ -114,18 +114,19 @@ def noticed(item: pytest.Function, mark: pytest.Mark) -> Generator[None, Any, No
     """Break the claim and run its test, then heal. Only an AssertionError with the symptom counts; only the claim's own role heals."""
     claim_id, broken_by, symptom = mark.args[0], mark.kwargs["broken_by"], mark.kwargs["symptom"]
     server = item._request.getfixturevalue("host")
-    broken_by(server)
-    try:
-        yield
-    except AssertionError as failure:
-        if symptom not in str(failure):
-            raise AssertionError(f"{claim_id}: noticed, but for another reason than {symptom!r}: {failure}") from failure
-    else:
-        pytest.fail(f"{claim_id}: {broken_by.__name__} went unnoticed", pytrace=False)
-    finally:
-        if mark.kwargs["undo"] is not None:
-            mark.kwargs["undo"](server)
-        deployment.run_role(item.config.getoption("--clinic"), register.claim(claim_id).role)
+    with deployment.role_at_hand(item.config.getoption("--clinic"), register.claim(claim_id).role) as heal:
+        broken_by(server)
+        try:
+            yield
+        except AssertionError as failure:
+            if symptom not in str(failure):
+                raise AssertionError(f"{claim_id}: noticed, but for another reason than {symptom!r}: {failure}") from failure
+        else:
+            pytest.fail(f"{claim_id}: {broken_by.__name__} went unnoticed", pytrace=False)
+        finally:
+            if mark.kwargs["undo"] is not None:
+                mark.kwargs["undo"](server)
+            heal()
 
 
 @contextmanager

@@ -133,7 +133,7 @@ def test_the_webhook_hears_of_it(host: Host, clinic: Clinic, inside: Neighbour, 
 
 
 def no_second_try(host: Host) -> None:
-    host.check_output("systemctl disable --now practice-send.timer")
+    host.check_output("systemctl stop practice-send.timer")
 
 
 @claim("ALM-04", broken_by=no_second_try, symptom="nobody tries again")
@@ -173,7 +173,7 @@ def test_nobody_else_gets_out_this_way(host: Host, inside: Neighbour, network: N
 
 
 def silence_unnoticed(host: Host) -> None:
-    host.check_output("systemctl disable --now practice-silence.timer")
+    host.check_output("systemctl stop practice-silence.timer")
 
 
 @claim("ALM-06", broken_by=silence_unnoticed, symptom="nobody notices")

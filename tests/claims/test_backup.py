@@ -45,7 +45,7 @@ def alarms(host: Host) -> dict[str, dict]:
 
 
 def daily_timer_off(host: Host) -> None:
-    host.check_output("systemctl disable --now practice-backup-diff.timer")
+    host.check_output("systemctl stop practice-backup-diff.timer")
 
 
 @claim("BAK-01", broken_by=daily_timer_off, symptom="practice-backup-diff.timer")
@@ -213,7 +213,7 @@ def test_a_failed_backup_raises_an_alarm(host: Host) -> None:
 
 
 def watch_off(host: Host) -> None:
-    host.check_output("systemctl disable --now practice-watch.timer")
+    host.check_output("systemctl stop practice-watch.timer")
 
 
 @claim("BAK-08", broken_by=watch_off, symptom="nobody looks")
@@ -270,7 +270,7 @@ def test_backups_lie_on_a_disk_of_their_own(host: Host, clinic: Clinic) -> None:
 
 
 def never_read_again(host: Host) -> None:
-    host.check_output("systemctl disable --now practice-verify.timer")
+    host.check_output("systemctl stop practice-verify.timer")
 
 
 @claim("BAK-11", broken_by=never_read_again, symptom="practice-verify.timer")

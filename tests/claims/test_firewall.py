@@ -227,7 +227,7 @@ def archives(host: Host) -> list[str]:
 
 
 def proxy_stopped(host: Host) -> None:
-    host.check_output("systemctl disable --now squid")
+    host.check_output("systemctl stop squid")
 
 
 @claim("FW-11", broken_by=proxy_stopped, symptom="apt gets nothing")

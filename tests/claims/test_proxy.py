@@ -164,7 +164,7 @@ SERVED = {
 
 
 def nobody_renews(host: Host) -> None:
-    host.check_output("systemctl disable --now practice-tls-renew.timer")
+    host.check_output("systemctl stop practice-tls-renew.timer")
 
 
 @claim("WEB-06", broken_by=nobody_renews, symptom="nobody looks")

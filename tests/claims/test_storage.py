@@ -319,7 +319,7 @@ def test_swap_reaches_no_disk(host: Host) -> None:
 
 
 def tmp_on_disk(host: Host) -> None:
-    host.check_output("umount -l /tmp && systemctl disable --quiet tmp.mount")
+    host.check_output("umount -l /tmp && systemctl disable --no-reload --quiet tmp.mount")
 
 
 @claim("STO-13", broken_by=tmp_on_disk, symptom="ext4")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -232,3 +233,15 @@ def test_a_mail_is_one_that_programs_read(places: Path, monkeypatch: pytest.Monk
     assert "عيادة" in read.get_content() and read.get_content() == message["text"]
     assert (read["To"], read["From"], read["Message-ID"]) == ("a@x.example", "s@x.example", f"<17.alarm@{message['server']}>")
     assert read["Date"].datetime.timestamp() == NOW
+
+
+def test_a_mail_server_without_end_keeps_nobody_else_waiting(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has not taken the message, which waits; the sender itself goes on to the next."""
+
+    def never(argv: list[str], timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(argv, timeout)
+
+    monkeypatch.setattr(send.subprocess, "run", never)
+    message = telling.message(("raised", "wal-full", NOW)) | {"path": "/x/outbox/17.json", "at": NOW}
+    with pytest.raises(Trouble, match="no end in 300 s"):
+        send.deliver("mail:a@x.example", message)

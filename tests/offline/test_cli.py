@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
 
@@ -60,3 +62,15 @@ def test_where_nothing_is_to_do_nobody_is_asked(monkeypatch: pytest.MonkeyPatch)
     """Run again after an update: it ends by itself."""
     server = Server(monkeypatch, [])
     assert (run("deploy", "vagrant").exit_code, server.carried_out) == (0, 0)
+
+
+def test_a_held_run_that_cannot_even_start_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has ended before it was let go: what it said is the error, not the pipe."""
+    dies = tmp_path / "pyinfra"
+    dies.write_text("#!/bin/sh\necho '--> Starting operation: no module of that name'; exit 1\n")
+    dies.chmod(0o755)
+    monkeypatch.setattr(deployment, "PYINFRA", dies)
+    with deployment.role_at_hand("vagrant", "nothing") as run:
+        time.sleep(0.3)
+        with pytest.raises(deployment.DeployError, match="no module of that name"):
+            run()

@@ -43,7 +43,7 @@ def seen(**troubles: str) -> dict[str, Any]:
         "disks": {"/": 30, "/data": 12, "/backup": 7}, "database": CLUSTER, "troubles": troubles, "people": {"amina": NOW},
         "backup": {"newest": NOW - 7200, "newest_type": "diff", "newest_label": "x", "oldest": NOW - 30 * 86400,
                    "count": 9, "keep_days": 35, "bytes": 1},
-        "alarms": {"receivers": 2, "waiting": 0, "reasons": []},
+        "alarms": {"receivers": 2, "waiting": 0, "reasons": []}, "console": True,
         "offsite": {"newest": NOW - 600, "generation": "2026-11", "kinds": {}, "verified": NOW, "max_age_minutes": 60, "errors": {}},
     }  # fmt: skip
 
@@ -80,6 +80,8 @@ def test_who_is_told_is_shown() -> None:
     nobody = {"receivers": 0, "waiting": 0, "reasons": []}
     screen = "\n".join(status.screen(seen() | {"alarms": nobody}, {}, NOW))
     assert "reach NOBODY outside this server" in screen and "All is well" in screen
+    unsealed = "\n".join(status.screen(seen() | {"console": False}, {}, NOW))
+    assert "sudo practice breakglass" in unsealed and "All is well" in unsealed
     waiting = {"receivers": 2, "waiting": 3, "reasons": ["no answer"]}
     assert "reach 2 outside this server; 3 wait to be delivered (no answer)" in "\n".join(
         status.screen(seen() | {"alarms": waiting}, {}, NOW)
@@ -90,8 +92,8 @@ def test_who_is_told_is_shown() -> None:
     ("key", "row"),
     [("locked", "volume"), ("database", "database"), ("backup", "backup"), ("unit:practice-backup@full.service", "backup"),
      ("wal-failing", "changes"), ("wal-lost", "changes"), ("disk:/data", "disks"), ("timers", "backup"),
-     ("unit:nginx.service", "services"), ("unsent", "alarms"), ("offsite", "off-site"), ("offsite-lost", "off-site"),
-     ("unit:practice-offsite@send.service", "off-site")],
+     ("unit:nginx.service", "services"), ("unsent", "alarms"), ("breakglass", "console"), ("offsite", "off-site"),
+     ("offsite-lost", "off-site"), ("unit:practice-offsite@send.service", "off-site")],
 )  # fmt: skip
 def test_an_alarm_marks_its_row(key: str, row: str) -> None:
     """Exactly the row that the alarm is about turns bad, and its sentence stands below."""
