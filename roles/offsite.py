@@ -53,10 +53,11 @@ def offsite() -> None:
 
 def nothing() -> None:
     """Nobody is sent to. The key stays: what was sent with it still lies there."""
+    timers = " ".join(TIMERS)
     kit.script(
         name="OFF-01 send nothing",
-        unless=f"! systemctl --quiet is-enabled {" ".join(TIMERS)} 2>/dev/null",
-        run=f"systemctl --quiet disable --now {" ".join(TIMERS)}",
+        unless=f"! systemctl --quiet is-enabled {timers} 2>/dev/null",
+        run=f"systemctl --quiet disable --now {timers}",
     )
     for path in (CONFIG, LOGIN):
         kit.absent(name="OFF-01 name nobody to send to", path=path)
