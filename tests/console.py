@@ -14,6 +14,7 @@ from kit.vm import Machine
 
 GETTY = "serial-getty@ttyS1.service"
 PROMPT = r"[#$] $"
+ASKED = r"(?<!Last )login: $"  # "Last login: " is said to whoever has come in
 
 
 class Console:
@@ -25,9 +26,9 @@ class Console:
     def log_in(self, name: str, password: str) -> bool:
         """Whether `name` gets in with `password`; logged out again afterwards."""
         self.type(name, r"Password: $")
-        let_in = bool(re.search(PROMPT, self.type(password, rf"login: $|{PROMPT}")))
+        let_in = bool(re.search(PROMPT, self.type(password, rf"{ASKED}|{PROMPT}")))
         if let_in:
-            self.type("exit", r"login: $")
+            self.type("exit", ASKED)
         return let_in
 
     def type(self, text: str, until: str, seconds: float = 60) -> str:
@@ -53,7 +54,7 @@ def console(host: Host, vm: Machine) -> Iterator[Console]:
         host.check_output(f"systemctl start {GETTY}")
         try:
             asked = Console(line)
-            asked.type("", r"login: $")
+            asked.type("", ASKED)
             yield asked
         finally:
             host.run(f"systemctl stop {GETTY}")

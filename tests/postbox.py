@@ -103,17 +103,18 @@ class Postbox:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def heard(self, event: str, state: str | None = None) -> list[dict[str, Any]]:
-        """The events of one kind, in order; of the webhook's, those about one state."""
+    def heard(self, event: str, state: str | None = None, subject: str = "") -> list[dict[str, Any]]:
+        """The events of one kind, in order; of the webhook's, those about one state; of mails, those whose subject ends so."""
         told = [each for each in map(json.loads, list(self.lines)) if each["event"] == event]
+        told = [each for each in told if not subject or each["headers"]["Subject"].endswith(subject)]
         return [each for each in told if state is None or each["body"]["state"] == state]
 
-    def wait(self, event: str, count: int = 1, state: str | None = None, seconds: float = 10) -> list[dict[str, Any]]:
+    def wait(self, event: str, count: int = 1, state: str | None = None, seconds: float = 10, subject: str = "") -> list[dict[str, Any]]:
         """The events of one kind, as soon as there are so many, or when the time is over."""
         end = time.monotonic() + seconds
-        while len(self.heard(event, state)) < count and time.monotonic() < end:
+        while len(self.heard(event, state, subject)) < count and time.monotonic() < end:
             time.sleep(0.05)
-        return self.heard(event, state)
+        return self.heard(event, state, subject)
 
 
 @contextlib.contextmanager
