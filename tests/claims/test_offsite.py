@@ -70,7 +70,7 @@ def opened(host: Host, vault: Server, state: dict) -> Restic:
 
 
 def sending_off(host: Host) -> None:
-    host.check_output("systemctl disable --now practice-offsite-send.timer")
+    host.check_output("systemctl stop practice-offsite-send.timer")
 
 
 @claim("OFF-01", broken_by=sending_off, symptom="practice-offsite-send.timer")
@@ -188,7 +188,7 @@ def test_a_copy_that_is_too_old_is_noticed(host: Host, clinic: Clinic, vault: Se
 
 
 def never_anew(host: Host) -> None:
-    host.check_output("systemctl disable --now practice-offsite-renew.timer")
+    host.check_output("systemctl stop practice-offsite-renew.timer")
 
 
 @claim("OFF-07", broken_by=never_anew, symptom="practice-offsite-renew.timer")
