@@ -153,7 +153,7 @@ class Server:
 def rest_server(home: Path, quota: int = 1 << 30) -> Iterator[Server]:
     """It runs on this machine; everything it keeps lies below `home`."""
     server = Server(home, free_ports(1), secrets.token_urlsafe(24), programs(home))
-    words = server.words(post.server_certificate(ADDRESS), quota)
+    words = ["setpriv", "--pdeathsig", "TERM", *server.words(post.server_certificate(ADDRESS), quota)]  # whoever kills the tests ends it
     with (home / "said").open("w") as said, subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process:
         try:
             end = time.monotonic() + 10
