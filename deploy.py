@@ -5,6 +5,7 @@ from roles.backup import backed_up, backup
 from roles.base import base, stamp
 from roles.database import database
 from roles.firewall import firewall
+from roles.offsite import offsite
 from roles.proxy import proxy
 from roles.ssh import ssh
 from roles.storage import storage
@@ -13,6 +14,7 @@ from roles.vpn import vpn
 base()
 storage()  # before anything can write patient data anywhere
 alarm()  # the firewall's rules name its account
+offsite()  # so is this one's; what it sends is there a few minutes later
 firewall()  # after the packages are here: from now on the way to them leads through the filtering proxy
 ssh()
 vpn()  # behind the door that asks for two factors

@@ -29,7 +29,7 @@ def _given(text: object, info: ValidationInfo) -> Path:
 Given = Annotated[Path, PlainValidator(_given, json_schema_input_type=str)]
 
 
-def _one_line(pattern: str, looks: str) -> AfterValidator:
+def one_line(pattern: str, looks: str) -> AfterValidator:
     """What stands in the file is one line that matches; it is not repeated."""
 
     def check(path: Path) -> Path:
@@ -44,7 +44,7 @@ class Login(Strict):
     """The server's account at a mail server."""
 
     user: words.Line = Field(examples=["server@haddad.example"])
-    password_file: Annotated[Given, _one_line(r"[^\x00-\x1f\x7f]{1,200}", "a password, alone on its only line")] = Field(
+    password_file: Annotated[Given, one_line(r"[^\x00-\x1f\x7f]{1,200}", "a password, alone on its only line")] = Field(
         examples=["~/secrets/alger-mail"]
     )
 
@@ -71,7 +71,7 @@ class Webhook(Strict):
     """Alarms to a program."""
 
     url: words.WebAddress = Field(examples=["https://alarms.haddad.example/practice"])
-    header_file: Annotated[Given, _one_line(r"[A-Za-z0-9-]+: *[!-~][ -~]*", "one line such as Authorization: Bearer …")] | None = None
+    header_file: Annotated[Given, one_line(r"[A-Za-z0-9-]+: *[!-~][ -~]*", "one line such as Authorization: Bearer …")] | None = None
 
 
 class Alarm(Strict):

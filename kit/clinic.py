@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from kit import keys, words, yamlmarks
 from kit.alarms import Alarm
+from kit.offsite import Offsite
 from kit.paths import ROOT
 from kit.sections import ADMINISTRATORS, VM, Backup, Connect, Contact, Database, Egress, Net, Person, Proxy, Storage, Vpn
 from kit.yamlmarks import FileError, Loc, Mistakes, Strict, did_you_mean
@@ -37,6 +38,7 @@ class Clinic(Strict):
     vpn: Vpn | None = None
     storage: Storage
     backup: Backup
+    offsite: Offsite | None = None
     alarm: Alarm | None = None
     proxy: Proxy
     database: Database = Database()

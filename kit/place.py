@@ -15,7 +15,9 @@ from kit import mirror
 from kit.host import as_admin, stream
 from kit.paths import cache_dir
 
-PACKAGES = ["libpam-google-authenticator", "nano", "openssh-server", "passwd", "python3-apt", "sudo"]
+PACKAGES = [
+    "libpam-google-authenticator", "nano", "openssh-server", "passwd", "python3-apt", "restic", "restic-rest-server", "sudo",
+]  # fmt: skip
 # The system itself lies under an overlay: what was changed is what lies in `changed`. It ends with its standard input, so with us.
 ENTER = """set -eu
 read -r pid rest </proc/self/stat
@@ -28,14 +30,16 @@ mount --rbind /dev cabinet-place/dev
 exec chroot cabinet-place sh -c 'echo "$1"; exec cat >/dev/null' sh $pid"""
 # Stands for systemd, which does not run there: what was started or enabled is so from then on.
 SYSTEMCTL = r"""#!/bin/sh
-for word; do case $word in *.service) unit=$word ;; esac; done
+for word; do case $word in *.service | *.timer) unit=$word ;; esac; done
 said() { grep -qsx "$1 $unit" /var/lib/systemctl; }
 active=inactive sub=dead file=disabled
 ! said start || { active=active sub=running; }
 ! said enable || file=enabled
+! said mask || file=masked
 case "$1" in
   show) printf "Id=%s\nLoadState=loaded\nActiveState=%s\nSubState=%s\nUnitFileState=%s\n" "$unit" $active $sub $file ;;
   is-enabled) echo $file; [ $file = enabled ] ;;
+  --*) shift; exec "$0" "$@" ;;
   *) echo "$*" >> /var/lib/systemctl ;;
 esac
 """

@@ -59,6 +59,7 @@ def rulesets(clinic: Clinic, ways: Iterable[Way]) -> tuple[str, str]:
         web_ports=sorted({way.port for way in ways} | {80, 443}),
         ntp=network.ntp,
         alarms=clinic.alarm is not None,
+        offsite=clinic.offsite is not None,
     )
     return base, full
 

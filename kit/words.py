@@ -19,7 +19,7 @@ from kit.yamlmarks import did_you_mean
 SYSTEM_ACCOUNTS = """
     root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc nobody sshd messagebus polkitd tss
     systemd-network systemd-resolve systemd-timesync systemd-journal systemd-coredump sudo adm admin
-    postgres pgbackrest nginx squid clamav unbound msmtp vagrant cabinet cabinet-alarm practice
+    postgres pgbackrest nginx squid clamav unbound msmtp vagrant cabinet cabinet-alarm cabinet-offsite practice
 """.split()  # noqa: SIM905 -- a paragraph is easier to read than 40 quoted words
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"

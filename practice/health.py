@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice import outbox
+from practice import offsite, outbox
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
@@ -49,20 +49,23 @@ def look(now: float | None = None) -> dict[str, Any]:
     """Everything `practice status` shows, asked now; `troubles` maps a key to a sentence for each thing that is wrong."""
     now = time.time() if now is None else now
     seen: dict[str, Any] = {"at": now, "server": socket.getfqdn(), "practice": settings().get("practice", ""), "revision": revision()}
-    states = units(VOLUME, CLUSTER, *TIMERS)
+    timers = (*TIMERS, *(offsite.TIMERS if offsite.CONFIG.exists() else ()))
+    states = units(VOLUME, CLUSTER, *timers)
     seen["volume"] = "open" if states[VOLUME]["ActiveState"] == "active" else "closed"
     seen["disks"] = {path: used_percent(path) for path in DISKS if path == "/" or os.path.ismount(path)}
     troubles = disk_troubles(seen["disks"])
     if seen["volume"] == "closed":
         troubles["locked"] = "The data volume is closed, so the practice cannot work. It wants its recovery key, or the TPM it knows."
-        seen |= {"database": {"up": False}, "backup": {}}
+        seen |= {"database": {"up": False}, "backup": {}, "offsite": {}}
     else:
-        idle = sorted(timer for timer in TIMERS if states[timer]["ActiveState"] != "active")
+        idle = sorted(timer for timer in timers if states[timer]["ActiveState"] != "active")
         if idle:
             troubles["timers"] = f"Switched off, so nothing happens by itself any more: {', '.join(idle)}."
         seen["database"], wrong = database(now)
         troubles |= wrong
         seen["backup"], wrong = backups(seen["database"], now)
+        troubles |= wrong
+        seen["offsite"], wrong = offsite.look(now)
         troubles |= wrong
     seen["console"] = CONSOLE_PASSWORD.exists()
     seen["people"], wrong = people(now)

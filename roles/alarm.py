@@ -33,7 +33,12 @@ UNITS = ("practice-send.service", "practice-silence.service", *TIMERS)
 def alarm() -> None:
     """The account, whom it tells and how, and the timers; without the section nobody is told, and `practice status` says so."""
     clinic = this_clinic()
-    wanted = clinic.alarm or Alarm.model_construct()
+    receivers(clinic.alarm or Alarm.model_construct(), clinic.hostname)
+    units(UNITS, TIMERS)
+
+
+def receivers(wanted: Alarm, hostname: str) -> None:
+    """The account, whom it tells, and how."""
     kit.script(
         name="ALM-05 an account that does nothing but send",
         unless=f"id -u {ACCOUNT}",
@@ -44,7 +49,7 @@ def alarm() -> None:
     else:
         kit.absent(name="ALM-02 believe Debian's authorities", path=AUTHORITY)
     authority = AUTHORITY if wanted.authority else SYSTEMS_AUTHORITIES
-    mail(wanted, authority, clinic.hostname)
+    mail(wanted, authority, hostname)
     kit.config_file(
         name="ALM-03 ALM-04 say whom to tell",
         dest=CONFIG,
@@ -60,7 +65,6 @@ def alarm() -> None:
         mode="755",
         ways=wanted.ways,
     )
-    units()
 
 
 def mail(wanted: Alarm, authority: str, hostname: str) -> None:
@@ -91,9 +95,9 @@ def told(wanted: Alarm, authority: str) -> dict[str, object]:
     return found
 
 
-def units() -> None:
+def units(names: tuple[str, ...], timed: tuple[str, ...]) -> None:
     """What hands on, what notices silence, and when."""
-    for unit in UNITS:
+    for unit in names:
         claim = "ALM-06 ALM-07" if "silence" in unit else "ALM-04"
         kit.config_file(name=f"{claim} {unit}", dest=f"{SYSTEMD}/{unit}", src=f"alarm/{unit}")
-    kit.timers_run("ALM-04 ALM-07 let them run", TIMERS, UNITS)
+    kit.timers_run("ALM-04 ALM-07 let them run", timed, names)

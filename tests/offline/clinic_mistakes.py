@@ -532,4 +532,37 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "alarm: {}\n",
         "41: alarm: names nobody; it needs mail, webhook, or both",
     ),
+    "copy outside without its password": (
+        "vpn:\n",
+        "offsite: {host: vault.example, account: haddad}\nvpn:\n",
+        "44: offsite.password_file: is missing; for example: ~/secrets/alger-offsite",
+    ),
+    "copy outside with the password itself": (
+        "vpn:\n",
+        "offsite: {host: vault.example, account: haddad, password_file: hunter2hunter2hunter2}\nvpn:\n",
+        "44: offsite.password_file: is not the whole path of a file on the technician's machine; no secret stands in a clinic file itself",
+    ),
+    "copy outside with a password that is none": (
+        "vpn:\n",
+        "offsite: {host: vault.example, account: haddad, password_file: /etc/os-release}\nvpn:\n",
+        "44: offsite.password_file: /etc/os-release does not hold a password of at least 20 characters, alone on its only line",
+    ),
+    "copy outside to an address of the web": (
+        "vpn:\n",
+        "offsite: {host: 'https://vault.example', account: haddad, password_file: /nowhere/password}\nvpn:\n",
+        '44: offsite.host: "https://vault.example" is not an IP address, such as 192.168.10.5\n'
+        "alger.yaml:44: offsite.password_file: /nowhere/password is not a file on this machine; write where it lies",
+    ),
+    "copy outside under a name that means something else": (
+        "vpn:\n",
+        "offsite: {host: vault.example, account: data, password_file: /nowhere/password}\nvpn:\n",
+        '44: offsite.account: "data" means something else to a rest-server; choose another name\n'
+        "alger.yaml:44: offsite.password_file: /nowhere/password is not a file on this machine; write where it lies",
+    ),
+    "copy outside that may be older than anybody notices": (
+        "vpn:\n",
+        "offsite: {host: vault.example, account: haddad, password_file: /nowhere/password, max_age_minutes: 10000}\nvpn:\n",
+        "44: offsite.password_file: /nowhere/password is not a file on this machine; write where it lies\n"
+        "alger.yaml:44: offsite.max_age_minutes: 10000 is too much; at most 4320 makes sense",
+    ),
 }

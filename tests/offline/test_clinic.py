@@ -132,8 +132,8 @@ def test_the_example_explains_every_key() -> None:
     """Each key of the model stands in clinics/example.yaml with a comment right above it, and no key is only mentioned."""
     text = (ROOT / "clinics/example.yaml").read_text()
     # What names a file on the technician's machine is commented out, there being none; its section says what it is.
-    text = re.sub(r"^( +)# (certificate|login|header_file|authority):", r"\1\2:", text, flags=re.MULTILINE)
-    text = re.sub(r"^( +)#   ([a-z_]+:)", r"\1  # …\n\1  \2", text, flags=re.MULTILINE)
+    text = re.sub(r"^( *)# (certificate|login|header_file|authority|offsite):", r"\1\2:", text, flags=re.MULTILINE)
+    text = re.sub(r"^( *)#   ([a-z_]+:)", r"\1  # …\n\1  \2", text, flags=re.MULTILINE)
     explained = dict(commented_keys(text))
     keys = list(model_keys(Clinic))
     assert len(keys) > 50, "control: the model was walked"

@@ -44,6 +44,7 @@ def seen(**troubles: str) -> dict[str, Any]:
         "backup": {"newest": NOW - 7200, "newest_type": "diff", "newest_label": "x", "oldest": NOW - 30 * 86400,
                    "count": 9, "keep_days": 35, "bytes": 1},
         "alarms": {"receivers": 2, "waiting": 0, "reasons": []}, "console": True,
+        "offsite": {"newest": NOW - 600, "generation": "2026-11", "kinds": {}, "verified": NOW, "max_age_minutes": 60, "errors": {}},
     }  # fmt: skip
 
 
@@ -67,6 +68,13 @@ def test_a_server_in_order_has_no_alarm_on_its_screen() -> None:
     assert "\n".join(status.screen(seen(), {}, NOW, utf8=False)).isascii()
 
 
+def test_no_copy_outside_is_worth_a_note() -> None:
+    """It is no alarm: the clinic file wants none. One that is asked for and not there yet says so."""
+    screen = "\n".join(status.screen(seen() | {"offsite": {}}, {}, NOW))
+    assert "there is NONE" in screen and "All is well" in screen
+    assert "nothing has been sent yet" in "\n".join(status.screen(seen() | {"offsite": seen()["offsite"] | {"newest": None}}, {}, NOW))
+
+
 def test_who_is_told_is_shown() -> None:
     """Nobody is worth a note, which is no alarm; what could not be delivered stands there with its reason."""
     nobody = {"receivers": 0, "waiting": 0, "reasons": []}
@@ -84,7 +92,8 @@ def test_who_is_told_is_shown() -> None:
     ("key", "row"),
     [("locked", "volume"), ("database", "database"), ("backup", "backup"), ("unit:practice-backup@full.service", "backup"),
      ("wal-failing", "changes"), ("wal-lost", "changes"), ("disk:/data", "disks"), ("timers", "backup"),
-     ("unit:nginx.service", "services"), ("unsent", "alarms"), ("breakglass", "console")],
+     ("unit:nginx.service", "services"), ("unsent", "alarms"), ("breakglass", "console"), ("offsite", "off-site"),
+     ("offsite-lost", "off-site"), ("unit:practice-offsite@send.service", "off-site")],
 )  # fmt: skip
 def test_an_alarm_marks_its_row(key: str, row: str) -> None:
     """Exactly the row that the alarm is about turns bad, and its sentence stands below."""

@@ -48,6 +48,14 @@ def test_alarms_get_out_where_there_is_somebody_to_tell() -> None:
     assert clinic.alarm is not None and clinic.alarm.ways == (("10.70.0.20", 587), ("10.70.0.20", 443))
 
 
+def test_the_copy_gets_out_where_there_is_one() -> None:
+    """By the account that sends it, to what its sets hold; a clinic without the section has no such rule."""
+    clinic = vm()
+    for wanted, text in ((2, rulesets(clinic, [])[1]), (0, rulesets(clinic.model_copy(update={"offsite": None}), [])[1])):
+        assert len([line for line in text.splitlines() if '"cabinet-offsite"' in line]) == wanted
+    assert clinic.offsite is not None and clinic.offsite.url == "https://10.70.0.20:8443"
+
+
 def test_networks_within_networks_become_one() -> None:
     """nft refuses a set whose members overlap."""
     networks = [ip_network(text) for text in ("10.1.0.0/24", "fd00::/64", "10.1.0.0/16", "10.1.0.7/32", "10.9.9.9/32")]

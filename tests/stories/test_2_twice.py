@@ -11,7 +11,7 @@ STATE = """
 find /etc /usr/local /var/lib/cabinet /data -xdev -type f -newermt '2000-01-01' \
     -not -path '/data/var/log/*' -not -path '/data/var/lib/postgresql/*' -not -path '/data/var/lib/nginx/*' \
     -not -path '/data/var/tmp/*' -not -path '/data/var/spool/*' -not -path '/etc/cabinet/totp/*' \
-    -not -path '*/var/lib/cabinet/outbox/*' -printf '%p %C@\\n' | sort
+    -not -path '*/var/lib/cabinet/outbox/*' -not -path '*/var/lib/cabinet/offsite/*' -printf '%p %C@\\n' | sort
 for unit in ssh nginx postgresql@17-main squid systemd-resolved systemd-networkd cabinet-firewall cabinet-vpn; do
     echo "$unit $(systemctl show -P ActiveEnterTimestamp $unit)"
 done

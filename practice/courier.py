@@ -1,0 +1,182 @@
+"""What takes the copy outside the practice: into a repository that counts, into a new one each month, and a look at all that lies there.
+
+The services run it (`practice offsite run`), as an account that may read everything, write nothing, and reach one address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from practice.engine import Engine, Incomplete, Missing, Restic
+from practice.offsite import CONFIG, HOME, kept, note, only_one, remember
+from practice.server import Trouble, run
+
+REPOSITORY = Path("/backup/pgbackrest")
+DOCUMENTS = Path("/srv")
+CONFIGURATION = (Path("/etc/cabinet"), Path("/var/lib/cabinet/secrets"))
+WEEK = 7 * 86400
+# pgBackRest removes old backups once a day; a second race within a few minutes has another reason.
+TRIES = 3
+SYSTEM = (
+    ("dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}=${Version} ${Architecture}\n"),
+    ("uname", "-a"),
+    ("lsblk", "-o", "NAME,SIZE,TYPE,FSTYPE,UUID,SERIAL,MOUNTPOINTS"),
+    ("findmnt", "--real"),
+    ("systemctl", "list-unit-files", "--state=enabled", "--no-pager", "--plain"),
+)
+
+
+def send(now: float) -> None:
+    """What has changed, into the repository that counts. Raises Trouble."""
+    state = kept()
+    if not state.get("generation"):
+        renew(now)
+        return
+    engine = opened(state["generation"], state.get("hint", ""))
+    try:
+        for kind, copy in copies(engine, state["sent"], now):
+            remember(kind, copy)
+    except Missing:
+        # Whoever keeps it has lost it. That is an alarm, and no reason to be without a copy.
+        note(lambda state: state.update(generation="", lost=now))
+        renew(now)
+
+
+def renew(now: float) -> None:
+    """Once a month everything goes into a new repository; when all of it has arrived, that one counts. Raises Trouble."""
+    month = time.strftime("%Y-%m", time.gmtime(now))
+    with only_one("renewing"):  # the first one is begun by whoever comes first
+        if kept().get("generation", "").startswith(month):
+            return
+        name, engine = begun(month)
+        sent = dict(copies(engine, {}, now))
+        hint = engine.key()
+        note(lambda state: state.update(generation=name, hint=hint, sent=sent))
+
+
+def begun(month: str) -> tuple[str, Restic]:
+    """A repository of our own under the first name that is free, or was begun by us. Raises Trouble.
+
+    Whoever had the account's password could have taken a name before us; then the next one is as good.
+    """
+    reason, spoilt = "", kept().get("spoilt", [])
+    for name in (name for name in (month, *(f"{month}-{number}" for number in range(2, 10))) if name not in spoilt):
+        engine = opened(name)
+        try:
+            engine.prepare()
+        except Trouble as trouble:
+            reason = str(trouble)
+            continue
+        return name, engine
+    raise Trouble(f"no repository can be begun for {month}: {reason}")
+
+
+def anew(now: float) -> None:
+    """What lies there cannot be added to any more, whatever somebody put beside it: leave it, and begin another. Raises Trouble."""
+    note(lambda state: state.setdefault("spoilt", []).append(state.get("generation")))
+    note(lambda state: state.update(generation=""))
+    renew(now)
+
+
+def verify(now: float) -> None:
+    """A quarter of what lies there is read and compared, another one each week. Raises Trouble."""
+    state = kept()
+    if state.get("generation"):
+        opened(state["generation"], state.get("hint", "")).verify(f"{int(now // WEEK) % 4 + 1}/4")
+        note(lambda state: state.update(verified=now))
+
+
+def copies(engine: Restic, sent: dict[str, Any], now: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Make each copy that is due, and say so at once. Raises Trouble.
+
+    The backups go before the changes: what a backup needs of the changes was archived before pgBackRest named the backup, so it is among
+    those that are read afterwards. `with` ties the changes to the backups that they belong to.
+    """
+    backups = sent.get("database") or {}
+    if (mark := digest([REPOSITORY / "backup"], "backup.info")) != backups.get("digest"):
+        backups = {"id": database(engine), "digest": mark}
+    yield "database", backups | {"at": now}
+    yield "changes", {"id": retried(engine, [REPOSITORY / "archive"], "changes", f"with:{backups['id'][:8]}"), "at": now}
+    for kind, paths in (("documents", [DOCUMENTS]), ("configuration", list(CONFIGURATION))):
+        mark = digest(paths)
+        known = sent.get(kind) or {}
+        if mark != known.get("digest"):
+            known = {"id": retried(engine, paths, kind), "digest": mark}
+        yield kind, known | {"at": now}
+    if now - sent.get("system", {}).get("at", 0) >= WEEK:
+        yield "system", {"id": engine.back_up_text(system(), "system.txt", "system"), "at": now}
+
+
+def database(engine: Engine) -> str:
+    """pgBackRest's backups, as they were while its list of them did not change: then the list names nothing that is not there."""
+    for _ in range(TRIES):
+        before = digest([REPOSITORY / "backup"], "backup.info")
+        with contextlib.suppress(Incomplete):
+            snapshot = engine.back_up([REPOSITORY / "backup"], "database")
+            if digest([REPOSITORY / "backup"], "backup.info") == before:
+                return snapshot
+    raise Trouble("the list of backups changes all the time; no copy of it is whole")
+
+
+def retried(engine: Engine, paths: list[Path], *tags: str) -> str:
+    """A file that was removed while it was read is not missing in the next try."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(Incomplete):
+            return engine.back_up(paths, *tags)
+    return engine.back_up(paths, *tags)
+
+
+def digest(paths: Iterable[Path], name: str = "*") -> str:
+    """Which files called `name` lie there, how long they are, and when they were last changed; not what is in them."""
+    mark = hashlib.sha256()
+    for file in sorted(found for path in paths for found in path.rglob(name)):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.lstat()
+            mark.update(f"{file}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
+    return mark.hexdigest()
+
+
+def system() -> str:
+    """What a new machine needs to become this one: packages, disks, mounts, services."""
+    return "\n".join(f"$ {' '.join(words)}\n{said(*words)}" for words in SYSTEM)
+
+
+def said(*words: str) -> str:
+    """What a command prints; or why it did not, which is no reason to send nothing."""
+    try:
+        return run(*words)
+    except Trouble as trouble:
+        return f"{trouble}\n"
+
+
+def opened(generation: str, hint: str = "") -> Restic:
+    """The repository of this name. Raises Trouble at once when the right one is not there: restic would go on trying."""
+    settings, credentials = json.loads(CONFIG.read_text()), Path(os.environ["CREDENTIALS_DIRECTORY"])
+    parts = urlsplit(settings["url"])
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=10) as link:
+            ssl.create_default_context(cafile=settings["authority"]).wrap_socket(link, server_hostname=parts.hostname).close()
+    except ssl.SSLCertVerificationError as bad:
+        raise Trouble(f"{parts.hostname} has not proved who it is: {bad.verify_message}") from None
+    except OSError as bad:
+        raise Trouble(f"{parts.hostname} does not answer: {bad}") from None
+    secrets = {
+        "RESTIC_PASSWORD": (credentials / "password").read_text().strip(),
+        "RESTIC_REST_USERNAME": settings["account"],
+        "RESTIC_REST_PASSWORD": (credentials / "login").read_text().strip(),
+        "RESTIC_CACERT": settings["authority"],
+    } | ({"RESTIC_KEY_HINT": hint} if hint else {})
+    return Restic(f"rest:{settings['url']}/{settings['account']}/{generation}/", secrets, HOME / "cache")
+
+
+RUNS: dict[str, Callable[[float], None]] = {"send": send, "renew": renew, "verify": verify, "anew": anew}

@@ -1,0 +1,155 @@
+"""What keeps copies: one small interface, and restic behind it. tests/contract/test_engines.py is what every engine must do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from practice.server import Trouble
+
+# restic(1), "exit status".
+INCOMPLETE, NO_REPOSITORY = 3, 10
+# A snapshot belongs to the practice, not to the machine it was made on: the next one goes on with it.
+OWNER = "practice"
+
+
+class Missing(Trouble):
+    """There is no repository yet."""
+
+
+class Incomplete(Trouble):
+    """Something could not be read, or was gone before it was: what was written is no copy to trust."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What can be gone back to. `at` is the clock of whoever made it; only where it is kept is it known when it arrived."""
+
+    id: str
+    at: float
+    tags: tuple[str, ...]
+
+
+class Engine(Protocol):
+    """Keeps copies of files. Each method raises Trouble when it could not do all of what it says."""
+
+    def prepare(self) -> None:
+        """Make the repository where there is none."""
+
+    def back_up(self, paths: Sequence[Path], *tags: str) -> str:
+        """Keep what is there now; the new snapshot's id."""
+
+    def snapshots(self) -> list[Snapshot]:
+        """What can be gone back to, oldest first."""
+
+    def restore(self, snapshot: str, into: Path) -> None:
+        """Write what was kept below `into`, under the path that it had."""
+
+    def verify(self, part: str = "1/1") -> None:
+        """Read what is kept, or one of so many parts of it, and compare checksums."""
+
+
+class Restic:
+    """A restic repository. The passwords go by its environment, never by its command line."""
+
+    def __init__(self, repository: str, secrets: Mapping[str, str], cache: Path, program: str = "restic") -> None:
+        self._program = program
+        # A cache whose owner was replaced would be believed; one that is gone costs a moment.
+        self._environment = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "RESTIC_REPOSITORY": repository,
+            "RESTIC_CACHE_DIR": str(cache),
+            "RESTIC_PROGRESS_FPS": "0.01",
+        } | dict(secrets)
+
+    def prepare(self) -> None:
+        """Make the repository where there is none. One of somebody else's, under this name, is Trouble."""
+        try:
+            self._ask("cat", "config", "--no-lock", timeout=120)
+        except Missing:
+            self._ask("init", timeout=120)
+
+    def key(self) -> str:
+        """The id of the key that opens it; as RESTIC_KEY_HINT it opens also where many false ones were added."""
+        return next(key["id"] for key in json.loads(self._ask("key", "list", "--json", "--no-lock")) if key["current"])
+
+    def back_up(self, paths: Sequence[Path], *tags: str) -> str:
+        """Keep what is there now; the new snapshot's id."""
+        # What pgBackRest has not finished writing has this suffix; it is gone before it could be read.
+        return self._backup(["--exclude=*.pgbackrest.tmp", "--", *(str(path) for path in paths)], tags)
+
+    def back_up_text(self, text: str, name: str, *tags: str) -> str:
+        """Keep a text that lies in no file."""
+        return self._backup(["--stdin", f"--stdin-filename={name}"], tags, stdin=text)
+
+    def snapshots(self) -> list[Snapshot]:
+        """What can be gone back to, oldest first."""
+        found = json.loads(self._ask("snapshots", "--json", "--no-lock"))
+        made = (Snapshot(one["id"], datetime.fromisoformat(one["time"]).timestamp(), tuple(one.get("tags") or ())) for one in found)
+        return sorted(made, key=lambda snapshot: snapshot.at)
+
+    def listed(self, snapshot: str) -> list[str]:
+        """The paths that a snapshot holds."""
+        lines = self._ask("ls", "--json", "--no-lock", snapshot).splitlines()
+        return [entry["path"] for entry in map(json.loads, lines) if "path" in entry]
+
+    def restore(self, snapshot: str, into: Path) -> None:
+        """Write what was kept below `into`. Without a lock: where the quota is used up, none could be made."""
+        self._ask("restore", snapshot, f"--target={into}", "--no-lock", "--verify", timeout=86400)
+
+    def verify(self, part: str = "1/1") -> None:
+        """Read what is kept, or one of so many parts of it, and compare checksums; what belongs together is looked at in any case."""
+        self._ask("check", f"--read-data-subset={part}", "--no-lock", timeout=86400)
+
+    def _backup(self, words: Sequence[str], tags: Sequence[str], stdin: str = "") -> str:
+        marks = [f"--tag={tag}" for tag in tags]
+        command = ["backup", "--json", "--no-scan", "--cleanup-cache", f"--host={OWNER}", *marks, *words]
+        try:
+            said = self._ask(*command, stdin=stdin, timeout=86400)
+        except (Missing, Incomplete):
+            raise
+        except Trouble:
+            # Nobody else writes here and nothing is ever removed, so no lock means anything. But whoever holds the account's password
+            # can put one there that keeps restic out, or, with less than 16 bytes, makes 0.18.0 crash (its pull request 21977).
+            self._ask("unlock", "--remove-all", timeout=120)
+            said = self._ask(*command, stdin=stdin, timeout=86400)
+        return json.loads(said.strip().splitlines()[-1])["snapshot_id"]
+
+    def _ask(self, *words: str, stdin: str = "", timeout: float = 600) -> str:
+        """What restic prints. Raises Trouble with its last words."""
+        try:
+            done = subprocess.run(
+                [self._program, *words],
+                input=stdin,
+                env=self._environment,
+                cwd="/",
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Trouble(f"restic {words[0]} gave no answer in {timeout:.0f} s") from None
+        except FileNotFoundError:
+            raise Trouble("restic is not installed") from None
+        if done.returncode == 0:
+            return done.stdout
+        kinds: dict[int, type[Trouble]] = {NO_REPOSITORY: Missing, INCOMPLETE: Incomplete}
+        raise kinds.get(done.returncode, Trouble)(f"restic {words[0]}: {last_words(done.stderr or done.stdout, done.returncode)}")
+
+
+def last_words(said: str, code: int) -> str:
+    """Why restic gave up: its line that begins with Fatal, else its last one."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    for line in reversed(lines):
+        message = json.loads(line).get("message", "") if line.startswith("{") else line
+        if "Fatal:" in message:
+            return message.partition("Fatal:")[2].strip()
+    return lines[-1] if lines else f"it ended with {code}"

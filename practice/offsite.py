@@ -1,0 +1,162 @@
+"""The copy outside the practice: send it now, or say how far back it reaches.
+
+What leaves is encrypted here, by a key that only this server and the practice hold. Where it is kept, nothing can be deleted or
+overwritten from here, and once a month a new repository is begun: then whole old ones can go, by the clock of whoever keeps them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from practice.server import Trouble, is_root, run
+
+# Written by roles/offsite.py; without it nothing is sent.
+CONFIG = Path("/etc/cabinet/offsite.json")
+HOME = Path("/var/lib/cabinet/offsite")
+SERVICE = "practice-offsite@{}.service"
+# The service's own: nobody came, or what is there is not whole. It is tried again, and the watch looks at the age of what arrived.
+TRY_AGAIN = 75
+TIMED = ("send", "renew", "verify")
+RUNS = (*TIMED, "anew")
+KINDS = ("database", "changes", "documents", "configuration")
+# A quarter is read each week; one week may be missed. A new month has time to be sent over a slow line.
+VERIFIED_DAYS, RENEWED_DAYS = 15, 45
+LOST_DAYS = 7
+NONE = "there is NONE: the clinic file has no section offsite"
+TIMERS = tuple(f"practice-offsite-{what}.timer" for what in TIMED)
+
+State = dict[str, Any]
+
+
+def register(commands: Any) -> argparse.ArgumentParser:
+    """`practice offsite [send | anew | run WHAT]`."""
+    parser = commands.add_parser("offsite", help="the copy outside the practice: how old it is; send it now", description=__doc__)
+    what = "anew: leave the repository as it is, and begin another; run is for the services"
+    parser.add_argument("action", nargs="?", choices=["show", "send", "anew", "run"], default="show", help=what)
+    parser.add_argument("what", nargs="?", choices=RUNS, default="send")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Exit code 0: sent, or the newest copy is young enough; 1: not."""
+    if not CONFIG.exists():
+        print("There is no copy outside the practice: the clinic file has no section offsite.")
+        return 1
+    if arguments.action == "run":
+        return serve(arguments.what)
+    if not is_root():
+        print("practice offsite: only root may do this; use sudo")
+        return 2
+    if arguments.action != "show":
+        with contextlib.suppress(Trouble):  # its reason is shown below
+            run("systemctl", "start", SERVICE.format(arguments.action), timeout=86400)
+    seen, wrong = look(time.time())
+    print(json.dumps(seen | {"troubles": wrong}, indent=2) if arguments.json else "\n".join([describe(seen), *wrong.values()]))
+    return 1 if wrong or {"send", arguments.action} & set(seen["errors"]) else 0
+
+
+def serve(what: str) -> int:
+    """One run of a service, as the account that may do nothing else."""
+    from practice import courier  # noqa: PLC0415 -- the watch, which asks how old the copy is, does without
+
+    try:
+        with only_one(what):
+            courier.RUNS[what](time.time())
+        note(lambda state: state.setdefault("errors", {}).pop(what, None))
+    except Trouble as trouble:
+        reason = str(trouble)
+        note(lambda state: state.setdefault("errors", {}).update({what: reason}))
+        print(f"practice offsite: {reason}", file=sys.stderr)
+        return TRY_AGAIN
+    return 0
+
+
+def kept() -> State:
+    """What is known of what was sent."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        return json.loads((HOME / "state.json").read_text())
+    return {}
+
+
+def remember(kind: str, copy: dict[str, Any]) -> None:
+    """One kind has arrived."""
+    note(lambda state: state.setdefault("sent", {}).update({kind: copy}))
+
+
+def note(change: Callable[[State], None]) -> None:
+    """Change what is known, in one step; two services may do so at the same time."""
+    with (HOME / "state.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        state = kept()
+        change(state)
+        staged = HOME / ".state.json"
+        with staged.open("w") as file:
+            json.dump(state, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.rename(HOME / "state.json")
+
+
+@contextlib.contextmanager
+def only_one(what: str) -> Iterator[None]:
+    """A run that finds another of its kind going on waits for it, as after a start by hand."""
+    with (HOME / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
+    """How old the copy outside is, and what is wrong with that; nothing where the clinic file wants none."""
+    if not CONFIG.exists():
+        return {}, {}
+    settings, state, asked = json.loads(CONFIG.read_text()), kept(), CONFIG.stat().st_mtime
+    sent, errors = state.get("sent", {}), state.get("errors", {})
+    # All are needed to begin anew elsewhere; so the oldest counts. Before the first, time runs since it was asked for.
+    newest = min(sent.get(kind, {}).get("at", 0.0) for kind in KINDS)
+    verified, generation = state.get("verified"), state.get("generation")
+    seen = {
+        "newest": newest or None,
+        "kinds": {kind: copy["at"] for kind, copy in sent.items()},
+        "generation": generation,
+        "verified": verified,
+        "max_age_minutes": settings["max_age_minutes"],
+        "errors": errors,
+    }
+    wrong = {}
+    minutes = (now - (newest or asked)) / 60
+    if minutes > settings["max_age_minutes"]:
+        how_old = f"is {minutes:.0f} minutes old" if newest else f"does not exist, {minutes:.0f} minutes after it was asked for"
+        wrong["offsite"] = because(f"The copy outside the practice {how_old}", errors.get("send"))
+    if now - max(verified or 0, asked) > VERIFIED_DAYS * 86400:
+        wrong["offsite-verify"] = because(f"The copy outside the practice was not read for {VERIFIED_DAYS} days", errors.get("verify"))
+    elif "verify" in errors:
+        wrong["offsite-verify"] = because("The copy outside the practice could not be read to its end", errors["verify"])
+    if now - state.get("lost", 0) < LOST_DAYS * 86400:
+        wrong["offsite-lost"] = "The copy outside the practice was gone, and a new one was begun: whoever keeps it must say why."
+    if generation and now - max(asked, time.mktime(time.strptime(generation[:7], "%Y-%m"))) > RENEWED_DAYS * 86400:
+        wrong["offsite-renew"] = because(f"For {RENEWED_DAYS} days no new repository could be begun outside", errors.get("renew"))
+    return seen, wrong
+
+
+def because(what: str, reason: str | None) -> str:
+    """A sentence with its reason, if there is one."""
+    return f"{what}: {reason}." if reason else f"{what}."
+
+
+def describe(seen: dict[str, Any]) -> str:
+    """One line about it."""
+    if not seen:
+        return NONE
+    if not seen["newest"]:
+        return "nothing has been sent yet"
+    return f"sent up to {time.strftime('%Y-%m-%d %H:%M', time.localtime(seen['newest']))}; repository {seen['generation']}"

@@ -1,0 +1,100 @@
+"""vault: an off-site host takes copies of practices and lets nobody change them; what is old goes by its own clock, and it holds no key.
+
+It is deployed by deploy_vault.py, to another machine than the other roles. Changes from Debian defaults: restic-rest-server, for each
+practice a process, a system user and a port of its own, append-only; its own unit, which would take whatever comes, is masked; a timer
+for the keeper. No claims yet: docs/offsite.md says what is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+from pyinfra.api import deploy
+
+from kit import operations as kit
+from kit.alarms import Alarm
+from kit.vault import Account, this_vault
+from roles import alarm
+from roles.base import practice_command
+
+# Not PACKAGES: those are the practice server's (roles/base.py).
+WANTED = "python3 restic-rest-server"
+TELLS = " ca-certificates msmtp"
+SYSTEMD = "/etc/systemd/system"
+ETC = "/etc/cabinet/vault"
+CHAIN, KEY = f"{ETC}/chain.pem", f"{ETC}/key.pem"
+STORE = "/srv/vault"
+LEDGERS = "/var/lib/cabinet-vault"
+KEEPER = ("cabinet-keeper.service", "cabinet-keeper.timer")
+# The rest of roles/alarm.py notices when a practice's server no longer looks at itself.
+ALARM = "practice-alarm@.service"
+SENDING = ("practice-send.service", "practice-send.timer")
+
+
+@deploy("vault")
+def vault() -> None:
+    """The program, the certificate, each practice's place, and the keeper."""
+    wanted = this_vault()
+    packages = WANTED + (TELLS if wanted.alarm else "")
+    kit.script(
+        name="BASE leave Debian's own unit of it alone",
+        unless='test "$(systemctl is-enabled restic-rest-server.service)" = masked',
+        run="systemctl --quiet mask restic-rest-server.service; systemctl stop restic-rest-server.service 2>/dev/null || true",
+    )
+    kit.script(
+        name="BASE install what takes copies",
+        unless=f"dpkg-query -W {packages}",
+        run=f"apt-get -q update; DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install {packages}",
+    )
+    kit.directory(name="BASE a place for what is secret", path=ETC, mode="700")
+    kit.config_file(name="BASE the certificate", dest=CHAIN, content=wanted.certificate.chain.read_text(), mode="644")
+    kit.config_file(name="BASE its key", dest=KEY, content=wanted.certificate.key.read_text(), mode="600")
+    for path, mode in ((STORE, "711"), (LEDGERS, "700")):
+        kit.directory(name=f"BASE {path}", path=path, mode=mode)
+    practice_command()
+    alarm.receivers(wanted.alarm or Alarm.model_construct(), wanted.host)
+    alarm.units(SENDING, SENDING[1:])
+    kit.config_file(name="BASE what raises an alarm", dest=f"{SYSTEMD}/{ALARM}", src=f"backup/{ALARM}")
+    for account in wanted.accounts:
+        practice(account)
+    keeper(wanted.accounts)
+
+
+def practice(account: Account) -> None:
+    """One practice: whoever breaks out of its process finds nobody else's copies."""
+    user, unit, htpasswd = f"vault-{account.name}", f"cabinet-vault-{account.name}.service", f"{ETC}/{account.name}.htpasswd"
+    # As rest-server reads it. The password is long and random (kit/offsite.py), so that nobody finds it from a hash.
+    verifier = base64.b64encode(hashlib.sha1(account.password_file.read_text().strip().encode()).digest()).decode()
+    kit.script(
+        name=f"BASE an account for {account.name}",
+        unless=f"id -u {user}",
+        run=f"echo 'u {user} - \"Keeps the copies of {account.name}\" / /usr/sbin/nologin' | systemd-sysusers -",
+    )
+    kit.directory(name=f"BASE a place for the copies of {account.name}", path=f"{STORE}/{account.name}", mode="700", owner=user, group=user)
+    kit.config_file(
+        name=f"BASE what {account.name} is known by", dest=htpasswd, content=f"{account.name}:{{SHA}}{verifier}\n", mode="600"
+    )
+    kit.config_file(
+        name=f"BASE describe what takes the copies of {account.name}",
+        dest=f"{SYSTEMD}/{unit}",
+        template="vault/cabinet-vault.service.j2",
+        account=account,
+        htpasswd=htpasswd,
+        chain=CHAIN,
+        key=KEY,
+    )
+    kit.unit(name=f"BASE take the copies of {account.name}", unit=unit, config=[f"{SYSTEMD}/{unit}", htpasswd, CHAIN, KEY])
+
+
+def keeper(accounts: tuple[Account, ...]) -> None:
+    """What removes, and what it was told."""
+    agreed = [
+        {"name": one.name, "keep_days": one.keep_days, "quota": one.quota_gib << 30, "silence_hours": one.silence_hours} for one in accounts
+    ]
+    kit.config_file(name="BASE what was agreed", dest="/etc/cabinet/vault.json", content=json.dumps(agreed, indent=1) + "\n")
+    kit.config_file(name="BASE the keeper", dest="/usr/local/lib/cabinet/keeper.py", src="vault/keeper.py")
+    for unit in KEEPER:
+        kit.config_file(name=f"BASE {unit}", dest=f"{SYSTEMD}/{unit}", src=f"vault/{unit}")
+    kit.unit(name="BASE look every hour", unit=KEEPER[1], config=[f"{SYSTEMD}/{KEEPER[1]}"])

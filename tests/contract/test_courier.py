@@ -1,0 +1,162 @@
+"""What the service on the practice's server does, against a real rest-server: what is sent when, and from what changes meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit import post
+from practice import courier, offsite
+from practice.engine import Restic
+from practice.server import Trouble
+from tests.restserver import ACCOUNT, Server, rest_server
+
+NOW = time.time()
+DAY = 86400
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A practice, with its keys, that is to send to this server."""
+    with rest_server(tmp_path) as server:
+        home, credentials = tmp_path / "home", tmp_path / "credentials"
+        repository, documents, configuration = tmp_path / "pgbackrest", tmp_path / "srv", tmp_path / "etc"
+        for directory in (home, credentials, documents, configuration, repository / "backup/main/A", repository / "archive/main"):
+            directory.mkdir(parents=True)
+        (credentials / "password").write_text("the practice's own\n")
+        (credentials / "login").write_text(f"{server.login}\n")
+        (repository / "backup/main/backup.info").write_text("A")
+        (repository / "archive/main/1").write_text("1")
+        (documents / "letter").write_text("Nadia")
+        (configuration / "practice.json").write_text("{}")
+        config = tmp_path / "offsite.json"
+        settings = {"url": server.url, "account": ACCOUNT, "authority": str(server.authority), "max_age_minutes": 60}
+        config.write_text(json.dumps(settings))
+        for module in (courier, offsite):
+            monkeypatch.setattr(module, "CONFIG", config)
+            monkeypatch.setattr(module, "HOME", home)
+        for name, value in (("REPOSITORY", repository), ("DOCUMENTS", documents), ("CONFIGURATION", (configuration,))):
+            monkeypatch.setattr(courier, name, value)
+        monkeypatch.setattr(courier, "SYSTEM", (("uname", "-a"),))
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+        monkeypatch.setenv("PATH", f"{server.programs}:{os.environ['PATH']}")
+        yield server
+
+
+@pytest.fixture
+def changes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """restic takes half a second each time to make a key of a password; one kind is enough to see where it goes."""
+
+    def few(engine: Restic, sent: dict, now: float) -> Iterator[tuple[str, dict]]:
+        yield "changes", {"id": courier.retried(engine, [courier.REPOSITORY / "archive"], "changes"), "at": now}
+
+    monkeypatch.setattr(courier, "copies", few)
+
+
+def copies(kind: str) -> list[str]:
+    """The snapshots of one kind in the repository that counts, oldest first."""
+    return [one.id for one in courier.opened(offsite.kept()["generation"]).snapshots() if kind in one.tags]
+
+
+def test_what_is_sent_when(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At first all; then the changes each time, and the rest when it has changed. The watch sees how old it is."""
+    asked = offsite.CONFIG.stat().st_mtime
+    assert offsite.look(asked + 59 * 60)[1] == {}
+    assert set(offsite.look(asked + 61 * 60)[1]) == {"offsite"}, "nothing was ever sent"
+    assert offsite.serve("send") == 0
+    first = offsite.kept()["sent"]
+    assert set(first) == {"database", "changes", "documents", "configuration", "system"}
+    courier.send(NOW + 900)
+    second = offsite.kept()["sent"]
+    assert [kind for kind in first if first[kind]["id"] != second[kind]["id"]] == ["changes"]
+    (courier.DOCUMENTS / "letter").write_text("Nadia, again")
+    (courier.REPOSITORY / "backup/main/backup.info").write_text("A B")
+    courier.send(NOW + 1800)
+    third = offsite.kept()["sent"]
+    assert [kind for kind in first if second[kind]["id"] != third[kind]["id"]] == ["database", "changes", "documents"]
+    assert len(copies("changes")) == 3 and len(copies("configuration")) == 1
+    newest = courier.opened(offsite.kept()["generation"]).snapshots()
+    assert [one.tags for one in newest if one.id == third["changes"]["id"]] == [("changes", f"with:{third['database']['id'][:8]}")]
+    assert offsite.look(NOW + 1800 + 59 * 60)[1] == {}
+    assert set(offsite.look(NOW + 1800 + 61 * 60)[1]) == {"offsite"}
+    # A quarter of an hour in which nobody is there is no failure of the service, and its reason is kept.
+    monkeypatch.setattr(courier, "opened", lambda *_: (_ for _ in ()).throw(Trouble("nobody answers")))
+    assert offsite.serve("send") == offsite.TRY_AGAIN
+    assert "nobody answers" in offsite.look(NOW + 1800 + 61 * 60)[1]["offsite"]
+
+
+def test_the_list_of_backups_belongs_to_the_backups(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A backup ends while it is read: that snapshot is not the one that counts. A list that never rests is a failure, not a copy."""
+    real, ends = Restic.back_up, iter(["A B"])
+
+    def backed_up(engine: Restic, paths: list[Path], *tags: str) -> str:
+        """pgBackRest ends a backup while the first is being read."""
+        snapshot = real(engine, paths, *tags)
+        if "database" in tags and (now := next(ends, None)):
+            (courier.REPOSITORY / "backup/main/B").mkdir()
+            (courier.REPOSITORY / "backup/main/B/data").write_text("B")
+            (courier.REPOSITORY / "backup/main/backup.info").write_text(now)
+        return snapshot
+
+    monkeypatch.setattr(Restic, "back_up", backed_up)
+    engine = courier.begun("2026-11")[1]
+    whole = courier.database(engine)
+    assert [one.id for one in engine.snapshots()].index(whole) == 1, "the one that was raced does not count"
+    engine.restore(whole, tmp_path / "restored")
+    restored = tmp_path / "restored" / courier.REPOSITORY.relative_to("/") / "backup/main"
+    assert ((restored / "backup.info").read_text(), (restored / "B/data").read_text()) == ("A B", "B")
+    ends = (f"list {number}" for number in range(99))
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+    with pytest.raises(Trouble, match="no copy of it is whole"):
+        courier.database(engine)
+
+
+def test_a_new_month_begins_anew(server: Server, changes_alone: None) -> None:
+    """The old one stays as it was. A name that somebody else has taken is passed over."""
+    courier.send(NOW)
+    old = offsite.kept()["generation"]
+    later = NOW + 32 * DAY
+    month = time.strftime("%Y-%m", time.gmtime(later))
+    server.engine(month, "an intruder's").prepare()
+    courier.renew(later)
+    state = offsite.kept()
+    assert state["generation"] == f"{month}-2"
+    assert len(courier.opened(old).snapshots()) == 1, "the old one is as it was"
+    courier.renew(later + DAY)
+    assert offsite.kept()["generation"] == f"{month}-2", "once a month"
+    courier.send(later + DAY)
+    assert len(copies("changes")) == 2
+    courier.verify(later + DAY)
+    assert offsite.kept()["verified"] == later + DAY
+    # A file of a few bytes that nobody can remove spoils it: then another is begun, and this one stays for those who look into it.
+    junk = b"junk"
+    assert server.asked("POST", f"/{ACCOUNT}/{month}-2/index/{hashlib.sha256(junk).hexdigest()}", junk) == 200, "control"
+    with pytest.raises(Trouble):
+        courier.send(later + 2 * DAY)
+    courier.anew(later + 2 * DAY)
+    assert (offsite.kept()["generation"], len(copies("changes"))) == (f"{month}-3", 1)
+
+
+def test_a_host_that_lost_everything(server: Server, changes_alone: None) -> None:
+    """It is begun anew at once, and that is an alarm for a week."""
+    courier.send(NOW)
+    server.store.rename(server.home / "gone")
+    courier.send(NOW + 900)
+    assert len(copies("changes")) == 1
+    assert "offsite-lost" in offsite.look(NOW + 1000)[1] and "offsite-lost" not in offsite.look(NOW + 8 * DAY)[1]
+
+
+def test_a_stranger_is_told_nothing(server: Server, tmp_path: Path) -> None:
+    """Another authority than the one to believe: nobody is asked for anything, and the reason is said at once."""
+    (tmp_path / "nobody.pem").write_text(post.server_certificate("127.0.0.1", trusted=False))
+    offsite.CONFIG.write_text(json.dumps(json.loads(offsite.CONFIG.read_text()) | {"authority": str(tmp_path / "nobody.pem")}))
+    began = time.monotonic()
+    with pytest.raises(Trouble, match="has not proved who it is"):
+        courier.send(NOW)
+    assert time.monotonic() - began < 5 and not server.store.exists()

@@ -1,0 +1,189 @@
+"""The keeper of the off-site host, without one: what looks wrong, what may go, and that nothing goes while anything looks wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.restserver import ACCOUNT, keeper
+
+NOW = 1_800_000_000.0
+HOUR, DAY = 3600, 86400
+LOOKED = {"looked": NOW - HOUR, "since": 0}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> ModuleType:
+    """The module, with its store in a directory of the test's own."""
+    return keeper(tmp_path)
+
+
+def account(host: ModuleType, **changed: Any) -> Any:
+    """As a practice agreed."""
+    return host.Account(**({"name": ACCOUNT, "keep_days": 35, "quota": 100 << 30, "silence_hours": 2} | changed))
+
+
+def generation(host: ModuleType, name: str, begun: float, ended: float, size: int = 100 << 20, every: float = 0.25 * HOUR) -> Any:
+    """A repository into which a snapshot came regularly, from `begun` to `ended` (days ago); each day brought as much."""
+    moments = [NOW - begun * DAY + step * every for step in range(int((begun - ended) * DAY / every) + 1)]
+    return host.Generation(name, tuple(moments), tuple((at, size // len(moments)) for at in moments))
+
+
+def usual(host: ModuleType) -> list[Any]:
+    """A practice that has sent for four months."""
+    return [
+        generation(host, "2026-09", 120, 90),
+        generation(host, "2026-10", 90, 60),
+        generation(host, "2026-11", 60, 30),
+        generation(host, "2026-12", 30, 0),
+    ]
+
+
+def test_what_is_as_it_should_be(host: ModuleType) -> None:
+    """Nothing is wrong, and exactly what is not needed to reach back 35 days goes."""
+    assert host.judge(account(host), usual(host), NOW, LOOKED) == {}
+    assert host.expired(account(host), usual(host), NOW) == ["2026-09", "2026-10"]
+
+
+def test_each_moment_within_the_days_is_kept(host: ModuleType) -> None:
+    """Whatever the months are like: what goes holds nothing that arrived within 35 days, and what stays begins before them."""
+    for shift in range(0, 60):
+        kept = [
+            generation(host, f"{number}", begun + shift / 2, max(0, begun - 30 + shift / 2), every=6 * HOUR)
+            for number, begun in enumerate((110, 80, 50, 20))
+        ]
+        gone = host.expired(account(host), kept, NOW)
+        stays = [one for one in kept if one.name not in gone]
+        assert [one.name for one in kept if one.name in gone and one.last > NOW - 35 * DAY] == []
+        assert min(one.snapshots[0] for one in stays) < NOW - 35 * DAY
+
+
+def test_the_last_one_never_goes(host: ModuleType) -> None:
+    """However old it is, and whatever was begun beside it without ever holding a snapshot."""
+    old = generation(host, "2026-01", 400, 370)
+    empty = host.Generation("2026-02", (), ((NOW - 300 * DAY, 155),))
+    assert host.expired(account(host), [old], NOW) == []
+    assert host.expired(account(host), [old, empty], NOW) == ["2026-02"]
+    assert host.expired(account(host), [empty], NOW) == []
+
+
+def test_a_new_repository_does_not_push_out_the_old_one(host: ModuleType) -> None:
+    """A hundred begun today, by whoever has the practice's password: the old one stays for its days."""
+    genuine = generation(host, "2026-11", 40, 0.5)
+    forged = [generation(host, f"x{number}", 0.4, 0, every=HOUR) for number in range(100)]
+    assert host.expired(account(host), [genuine, *forged], NOW) == []
+    assert host.expired(account(host), [genuine, *forged], NOW + 34 * DAY) == []
+
+
+def test_a_new_repository_takes_its_time(host: ModuleType) -> None:
+    """On a slow line the first week of it holds little, and the old one is sent to meanwhile."""
+    assert host.judge(account(host), [generation(host, "2026-11", 36, 0), generation(host, "2026-12", 6, 0, 1 << 20)], NOW, LOOKED) == {}
+
+
+WRONG = {
+    "silence": ({}, [("2026-12", 30, 0.1)]),
+    "future": ({}, [("2026-12", 30, -1)]),
+    "shrunk": ({}, [("2026-11", 60, 30), ("2026-12", 30, 0, 10 << 20)]),
+    "past": ({}, [("2026-11", 60, 0), ("2026-12", 30, 0)]),
+    "quota": ({"quota": 110 << 20}, [("2026-12", 30, 0)]),
+    "flood": ({}, [("2026-12", 3, 0, 100 << 20, 60)]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_noticed(host: ModuleType, what: str) -> None:
+    """Each by itself, and nothing else with it."""
+    agreed, kept = WRONG[what]
+    assert set(host.judge(account(host, **agreed), [generation(host, *one) for one in kept], NOW, LOOKED)) == {what}
+
+
+def test_a_stream_that_runs_dry_is_noticed(host: ModuleType) -> None:
+    """Snapshots come as ever, but next to nothing is in them; in the first weeks of a repository that cannot be told yet."""
+    moments = [NOW - 30 * DAY + step * HOUR for step in range(30 * 24 + 1)]
+    files = tuple((at, 1 << 20 if at < NOW - 7 * DAY else 100) for at in moments)
+    dry = host.Generation("2026-12", tuple(moments), files)
+    assert set(host.judge(account(host), [dry], NOW, LOOKED)) == {"dwindled"}
+    young = host.Generation("2026-12", tuple(moments[-24 * 15 :]), files[-24 * 15 :])
+    assert host.judge(account(host), [young], NOW, LOOKED) == {}
+
+
+@pytest.mark.parametrize("looked", [NOW + DAY, NOW - 4 * DAY, NOW - 400 * DAY])
+def test_a_clock_that_jumped_removes_nothing(host: ModuleType, looked: float) -> None:
+    """Backwards or forwards, or a host that was off for days: a person looks before anything goes."""
+    assert set(host.judge(account(host), usual(host), NOW, {"looked": looked})) == {"clock"}
+
+
+def test_nobody_ever_came(host: ModuleType) -> None:
+    """An account that stays empty is silent too, from the day on which it was made."""
+    assert host.judge(account(host), [], NOW, {}) == {}
+    assert set(host.judge(account(host), [], NOW, {"since": NOW - 3 * HOUR, "looked": NOW - HOUR})) == {"silence"}
+
+
+def store(host: ModuleType, name: str, *days: float) -> Path:
+    """A repository on the disk, with a snapshot that arrived so many days ago for each of `days`."""
+    repository = host.repositories(ACCOUNT) / name
+    for number, ago in enumerate(days):
+        for kind in ("snapshots", "data/aa", "locks"):
+            file = repository / kind / f"{number:064x}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("x" * 1000)
+            os.utime(file, (time.time() - ago * DAY,) * 2)
+    return repository
+
+
+def test_a_look_removes_what_is_old(host: ModuleType) -> None:
+    """From the disk; and it is written down that nothing was wrong."""
+    old, new = store(host, "2026-09", 90, 60), store(host, "2026-11", 60, 40, 0)
+    assert host.look(account(host), time.time()) == {}
+    assert (old.exists(), new.exists()) == (False, True)
+    assert json.loads((host.LEDGERS / f"{ACCOUNT}.json").read_text())["removed"] == ["2026-09"]
+
+
+def test_a_look_removes_nothing_while_something_is_wrong(host: ModuleType) -> None:
+    """The same repositories, but nothing has come for three hours; when it comes again, what is old goes."""
+    old, new = store(host, "2026-09", 90, 60), store(host, "2026-11", 60, 40, 0.2)
+    assert set(host.look(account(host), time.time())) == {"silence"}
+    assert (old.exists(), new.exists()) == (True, True)
+    store(host, "2026-11", 60, 40, 0.2, 0)
+    assert host.look(account(host), time.time()) == {}
+    assert not old.exists()
+
+
+def test_a_person_confirms_the_clock(host: ModuleType) -> None:
+    """Until then each look says it again: a clock that is wrong for long does not become right by that."""
+    old = store(host, "2026-09", 90, 60)
+    store(host, "2026-11", 60, 40, 0)
+    ledger = host.LEDGERS / f"{ACCOUNT}.json"
+    ledger.write_text(json.dumps({"since": 0, "looked": time.time() - 10 * DAY}))
+    for _ in range(2):
+        assert set(host.look(account(host), time.time())) == {"clock"} and old.exists()
+    assert host.look(account(host), time.time(), confirmed=True) == {}
+    assert not old.exists()
+
+
+def test_a_lock_counts_for_nothing(host: ModuleType) -> None:
+    """Whoever only locks has not sent anything."""
+    store(host, "2026-11", 3, 2)
+    lock = host.repositories(ACCOUNT) / "2026-11/locks/now"
+    lock.write_text("x")
+    assert set(host.look(account(host), time.time())) == {"silence"}
+
+
+def test_as_of_leaves_out_what_came_later(host: ModuleType, tmp_path: Path) -> None:
+    """What had arrived by then, neither locks nor half uploads; the same files, not copies."""
+    repository = store(host, "2026-11", 3, 2, 1)
+    (repository / "config").write_text("config")
+    os.utime(repository / "config", (time.time() - 4 * DAY,) * 2)
+    half = repository / "data/aa/half"
+    half.write_text("half")
+    os.utime(half, (time.time() - 3 * DAY,) * 2)
+    assert host.as_of(repository, time.time() - 1.5 * DAY, tmp_path / "then") == 5
+    found = sorted(str(path.relative_to(tmp_path / "then")) for path in (tmp_path / "then").rglob("*") if path.is_file())
+    assert found == ["config", *(f"{kind}/{number:064x}" for kind in ("data/aa", "snapshots") for number in (0, 1))]
+    assert (tmp_path / "then/config").samefile(repository / "config")
