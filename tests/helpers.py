@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -77,3 +78,10 @@ def logged_in_again(host: Host) -> None:
     """The old connection is gone with the machine that held it; `host` rides on a new one."""
     host.backend.connection.logout()
     host.backend.reconnect()
+
+
+def free_port() -> int:
+    """A port that nobody listens on, of the kernel's own range: never one that is set aside for a VM that starts meanwhile (kit/box.py)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

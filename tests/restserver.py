@@ -23,9 +23,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kit import place, post
-from kit.box import free_ports
 from kit.paths import ROOT
 from practice.engine import Restic
+from tests.helpers import free_port
 
 if TYPE_CHECKING:
     from kit.neighbour import Neighbour
@@ -152,7 +152,7 @@ class Server:
 @contextlib.contextmanager
 def rest_server(home: Path, quota: int = 1 << 30) -> Iterator[Server]:
     """It runs on this machine; everything it keeps lies below `home`."""
-    server = Server(home, free_ports(1), secrets.token_urlsafe(24), programs(home))
+    server = Server(home, free_port(), secrets.token_urlsafe(24), programs(home))
     words = ["setpriv", "--pdeathsig", "TERM", *server.words(post.server_certificate(ADDRESS), quota)]  # whoever kills the tests ends it
     with (home / "said").open("w") as said, subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process:
         try:

@@ -18,11 +18,11 @@ from pyinfra.api import Config, Inventory, State, StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra_openssh import askpass
 
-from kit.box import free_ports
 from kit.place import Place
 from kit.sshd import CONFIG, DIRECTORY, Sshd
 from kit.totp import STEP, code
 from tests.fidokey import TOUCHED, VERIFIED, FidoKey
+from tests.helpers import free_port
 
 SEED = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 # What asks, beside the key: PAM, by the module that the kit's own door uses.
@@ -95,7 +95,7 @@ def key(path: Path, *words: str) -> Path:
 def test_through_another_server(sshd: Sshd) -> None:
     """ProxyJump to where only the server gets to; control: from here nothing answers there."""
     config = sshd.scratch / "jump"
-    port = free_ports(1)
+    port = free_port()
     inner = f"Host inner\n  HostName 127.0.0.1\n  Port {port}\n  User root\n  HostKeyAlias inner\n  IdentityFile {sshd.key}\n"
     known = f"  UserKnownHostsFile {sshd.scratch}/known_inner\n  StrictHostKeyChecking yes\n"
     (sshd.scratch / "known_inner").write_text(f"inner {(sshd.scratch / 'host_key.pub').read_text()}")
