@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import click
 from cryptography import x509
@@ -125,14 +125,11 @@ def test(part: str | None) -> None:
     if "offline" in wanted:
         with pytest_beside("pyinfra-openssh/tests", "-q"):
             pytest("tests/offline", "-q")
-    vm_wanted = set(wanted) - {"offline", "contract"}
-    with ExitStack() as beside:
-        if "contract" in wanted:  # a VM that boots and installs leaves a processor idle
-            beside.enter_context(pytest_beside("tests/contract", "-q"))
-        if vm_wanted:
-            raise_vm()
-    if not vm_wanted:
+    if "contract" in wanted:
+        pytest("tests/contract", "-q")
+    if not set(wanted) - {"offline", "contract"}:
         return
+    raise_vm()
     deployed("vagrant")
     if "twice" in wanted:
         pytest("tests/stories/test_2_twice.py", "-v")
