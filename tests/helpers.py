@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pyinfra_openssh.shell import ShellGone
 from testinfra.host import Host
 
+from kit.paths import ROOT
+from kit.sshd import Sshd
 from kit.vm import Machine
 
 LISTENER = """
@@ -85,3 +91,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def pyinfra_run(sshd: Sshd, *words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """pyinfra with these words, against a real sshd; its output is JSON. Raises AssertionError when it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pyinfra", "--json", *words],
+        cwd=cwd,
+        env=os.environ | {"XDG_CACHE_HOME": str(sshd.scratch), "PYINFRA_PROGRESS": "off"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done

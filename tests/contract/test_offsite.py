@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from kit.place import Place
 from kit.sshd import Sshd
 from roles.offsite import ACCOUNT, HOME, PASSWORD, SERVICE
 from tests.contract.test_vault import LOOPBACK
+from tests.helpers import pyinfra_run
 
 # What other roles leave there: a repository and documents that only their owners may read.
 STANDS = """set -eu
@@ -48,18 +47,9 @@ cat $3/state.json"""
 
 
 def pyinfra(sshd: Sshd, clinic: Path, *words: str) -> tuple[Any, str]:
-    """What pyinfra says as JSON, and all that it says."""
-    data = ["--data", f"openssh_config_file={sshd.ssh_config}", "--data", f"clinic_file={clinic}", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pyinfra", *data, "@openssh/server", *words],
-        cwd=ROOT,
-        env=os.environ | {"XDG_CACHE_HOME": str(sshd.scratch), "PYINFRA_PROGRESS": "off"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    """What pyinfra says of the role as JSON, and all that it says."""
+    data = ["--data", f"openssh_config_file={sshd.ssh_config}", "--data", f"clinic_file={clinic}"]
+    done = pyinfra_run(sshd, *data, "@openssh/server", "roles.offsite.offsite", *words)
     return json.loads(done.stdout), done.stdout + done.stderr
 
 
@@ -71,10 +61,10 @@ def test_the_account_sends_all_and_writes_nothing(tmp_path: Path, tmp_path_facto
     clinic.write_text(text.replace("offsite:\n  host: 10.70.0.20\n", "offsite:\n  host: 127.0.0.1\n"))
     login = post.given(post.PASSWORD).read_text().strip()
     with Place() as place, Sshd(place.inside, tmp_path_factory.mktemp("o")) as sshd:
-        _, said = pyinfra(sshd, clinic, "roles.offsite.offsite", "--yes")
+        _, said = pyinfra(sshd, clinic, "--yes")
         password = subprocess.run(place.inside(f"cat {PASSWORD}"), capture_output=True, text=True, check=True).stdout
         assert len(password) > 40 and [secret for secret in (password, login) if secret in said] == []
-        again, _ = pyinfra(sshd, clinic, "roles.offsite.offsite", "--dry")
+        again, _ = pyinfra(sshd, clinic, "--dry")
         # No systemd runs there, which could say that the timers do.
         assert [step["name"] for step in again["plan"] if step["hosts_with_change"]] == ["offsite | OFF-01 OFF-07 let them run"]
         verifier = base64.b64encode(hashlib.sha1(login.encode()).digest()).decode()
@@ -92,6 +82,6 @@ def test_the_account_sends_all_and_writes_nothing(tmp_path: Path, tmp_path_facto
         assert owner == f"{ACCOUNT} 700\n"
         nobody = clinic.read_text()
         clinic.write_text(nobody[: nobody.index("offsite:")] + nobody[nobody.index("# The neighbour in the tests' LAN") :])
-        ended, _ = pyinfra(sshd, clinic, "roles.offsite.offsite", "--yes")
+        pyinfra(sshd, clinic, "--yes")
         left = subprocess.run(place.inside(f"ls {PASSWORD} /etc/cabinet"), capture_output=True, text=True, check=True).stdout
         assert "offsite.json" not in left and PASSWORD in left, "what was sent must stay readable"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +16,7 @@ import yaml
 from kit.paths import ROOT
 from kit.place import Place
 from kit.sshd import DIRECTORY, Sshd
+from tests.helpers import pyinfra_run
 
 FACTS = ["server.Users", "server.Groups", "server.Mounts", "server.Path", "server.Home", "server.LinuxDistribution", "deb.DebPackages"]
 BECOMES_ROOT = """useradd --create-home --password '*' technician
@@ -28,17 +27,8 @@ UNLIKE = re.compile(rf"(\.{DIRECTORY}|\./tmp|\./var/log|\./var/cache|\./run/sudo
 
 def pyinfra(sshd: Sshd, connector: str, *words: str) -> Any:
     """What pyinfra says as JSON, as the technician who becomes root by sudo."""
-    options = ["--data", f"{'ssh' if connector == 'ssh' else 'openssh'}_config_file={sshd.ssh_config}", "--sudo", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pyinfra", *options, f"@{connector}/server", *words],
-        cwd=ROOT / "bench/sixty",
-        env=os.environ | {"XDG_CACHE_HOME": str(sshd.scratch), "PYINFRA_PROGRESS": "off"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["--data", f"{'ssh' if connector == 'ssh' else 'openssh'}_config_file={sshd.ssh_config}", "--sudo"]
+    done = pyinfra_run(sshd, *options, f"@{connector}/server", *words, cwd=ROOT / "bench/sixty")
     return json.loads(done.stdout.replace(f"@{connector}/", "@"))
 
 

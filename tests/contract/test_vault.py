@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kit import post
-from kit.paths import ROOT
 from kit.place import Place
 from kit.sshd import Sshd
+from tests.helpers import pyinfra_run
+from tests.offline.test_vault import FILE
 
 PASSWORD = "twenty-characters-and-more"
-FILE = """\
-host: vault.atlas.example
-certificate: {{chain: {home}/chain.pem, key: {home}/key.pem}}
-accounts:
-  - {{name: haddad, password_file: {home}/password, quota_gib: 1}}
-  - {{name: benali, password_file: {home}/password, quota_gib: 2, port: 8444, keep_days: 60, sources: [203.0.113.7]}}
-"""
 # In the place no card is up, not even the loopback.
 LOOPBACK = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 0x49))"
 # systemd's part: the credentials, the user and the command of the unit.
@@ -66,19 +58,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def pyinfra(sshd: Sshd, home: Path, *words: str) -> Any:
-    """What pyinfra says as JSON."""
-    data = ["--data", f"openssh_config_file={sshd.ssh_config}", "--data", f"vault_file={home}/vault.yaml", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pyinfra", *data, "@openssh/server", "deploy_vault.py", *words],
-        cwd=ROOT,
-        env=os.environ | {"XDG_CACHE_HOME": str(sshd.scratch), "PYINFRA_PROGRESS": "off"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def pyinfra(sshd: Sshd, home: Path, *words: str) -> tuple[Any, str]:
+    """What pyinfra says of the whole host as JSON, and all that it says."""
+    data = ["--data", f"openssh_config_file={sshd.ssh_config}", "--data", f"vault_file={home}/vault.yaml"]
+    done = pyinfra_run(sshd, *data, "@openssh/server", "deploy_vault.py", *words)
     return json.loads(done.stdout), done.stdout + done.stderr
 
 
