@@ -30,7 +30,7 @@ mount --rbind /dev cabinet-place/dev
 exec chroot cabinet-place sh -c 'echo "$1"; exec cat >/dev/null' sh $pid"""
 # Stands for systemd, which does not run there: what was started or enabled is so from then on.
 SYSTEMCTL = r"""#!/bin/sh
-for word; do case $word in *.service | *.timer) unit=$word ;; esac; done
+for word; do case $word in *.path | *.service | *.timer) unit=$word ;; esac; done
 said() { grep -qsx "$1 $unit" /var/lib/systemctl; }
 active=inactive sub=dead file=disabled
 ! said start || { active=active sub=running; }

@@ -23,6 +23,8 @@ SECRETS = LASTING / "secrets"  # only on the volume, so it tells whether LASTING
 BANNER = Path("/run/motd.d/cabinet")
 SEEN = VOLATILE / "status.json"
 SENDER = "practice-send.service"
+# practice-send.path waits for it.
+UNSENT = VOLATILE / "unsent"
 
 Alarms = dict[str, dict[str, Any]]
 
@@ -109,8 +111,7 @@ def send(messages: list[dict[str, str]], receivers: list[str], now: float) -> No
     for message in new:
         outbox.put(LASTING if SECRETS.is_dir() else VOLATILE, message, receivers, now)
     if new:
-        with contextlib.suppress(Trouble):
-            run("systemctl", "start", "--no-block", SENDER)
+        UNSENT.touch()
 
 
 def judge(alarms: Alarms, seen: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
 TIMERS = (
     "practice-backup-full.timer", "practice-backup-diff.timer", "practice-verify.timer", "practice-watch.timer",
-    "practice-send.timer", "practice-silence.timer",
+    "practice-send.path", "practice-send.timer", "practice-silence.timer",
 )  # fmt: skip
 WAL = Path(f"/backup/pgbackrest/archive/{STANZA}")
 DISKS = ("/", "/data", "/backup")

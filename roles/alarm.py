@@ -25,8 +25,8 @@ SYSTEMS_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 AUTHORITY = "/usr/local/share/ca-certificates/cabinet-alarm.pem"
 WAY = "/usr/local/lib/cabinet/alarm-way"
 SYSTEMD = "/etc/systemd/system"
-TIMERS = ("practice-send.timer", "practice-silence.timer")
-UNITS = ("practice-send.service", "practice-silence.service", *TIMERS)
+WAITING = ("practice-send.path", "practice-send.timer", "practice-silence.timer")
+UNITS = ("practice-send.service", "practice-silence.service", *WAITING)
 
 
 @deploy("alarm")
@@ -34,7 +34,7 @@ def alarm() -> None:
     """The account, whom it tells and how, and the timers; without the section nobody is told, and `practice status` says so."""
     clinic = this_clinic()
     receivers(clinic.alarm or Alarm.model_construct(), clinic.hostname)
-    units(UNITS, TIMERS)
+    units(UNITS, WAITING)
 
 
 def receivers(wanted: Alarm, hostname: str) -> None:
@@ -95,9 +95,9 @@ def told(wanted: Alarm, authority: str) -> dict[str, object]:
     return found
 
 
-def units(names: tuple[str, ...], timed: tuple[str, ...]) -> None:
+def units(names: tuple[str, ...], waiting: tuple[str, ...]) -> None:
     """What hands on, what notices silence, and when."""
     for unit in names:
         claim = "ALM-06 ALM-07" if "silence" in unit else "ALM-04"
         kit.config_file(name=f"{claim} {unit}", dest=f"{SYSTEMD}/{unit}", src=f"alarm/{unit}")
-    kit.timers_run("ALM-04 ALM-07 let them run", timed, names)
+    kit.timers_run("ALM-04 ALM-07 let them run", waiting, names)

@@ -30,7 +30,7 @@ LEDGERS = "/var/lib/cabinet-vault"
 KEEPER = ("cabinet-keeper.service", "cabinet-keeper.timer")
 # The rest of roles/alarm.py notices when a practice's server no longer looks at itself.
 ALARM = "practice-alarm@.service"
-SENDING = ("practice-send.service", "practice-send.timer")
+SENDING = ("practice-send.service", "practice-send.path", "practice-send.timer")
 
 
 @deploy("vault")

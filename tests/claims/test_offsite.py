@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shlex
@@ -134,22 +135,29 @@ def test_who_keeps_it_can_read_nothing(host: Host, vault: Server) -> None:
     assert [word for word in (b"Bouzid", b"backup.info", b"/srv") if word in whole] == []
 
 
-def authority_forgotten(host: Host) -> None:
-    host.check_output(f"echo > {AUTHORITY}")
+@functools.cache
+def forged() -> str:
+    """Certificate and key of a stranger at the host's address."""
+    return post.server_certificate(ADDRESS, trusted=False)
 
 
-@claim("OFF-04", broken_by=authority_forgotten, symptom="the right one was not believed")
+def stranger_believed(host: Host) -> None:
+    certificate = forged()[forged().index("-----BEGIN CERTIFICATE") :]
+    host.check_output(f"echo {shlex.quote(certificate)} >> {AUTHORITY}")
+
+
+@claim("OFF-04", broken_by=stranger_believed, symptom="a stranger was asked for something")
 def test_a_host_that_is_not_trusted_is_told_nothing(
     host: Host, clinic: Clinic, inside: Neighbour, vault: Server, tmp_path: Path
 ) -> None:
     """The right one is sent to. At the same address, with somebody else's certificate, nothing is asked for, and that is noted."""
     state = run(host)
     assert "send" not in state.get("errors", {}), f"the right one was not believed: {state['errors']}"
-    where, forged = (ADDRESS, clinic.offsite.port, clinic.offsite.account), post.server_certificate(ADDRESS, trusted=False)
-    with vault.away(), in_the_network(inside, tmp_path, *where, "x" * 20, certificate=forged) as stranger:
+    where = (ADDRESS, clinic.offsite.port, clinic.offsite.account)
+    with vault.away(), in_the_network(inside, tmp_path, *where, "x" * 20, certificate=forged()) as stranger:
         reason = run(host)["errors"]["send"]
-        assert "has not proved who it is" in reason, reason
         assert not stranger.log.exists() or "/config" not in stranger.log.read_text(), "a stranger was asked for something"
+        assert "has not proved who it is" in reason, reason
     sent(host)
 
 
