@@ -13,6 +13,7 @@ from pyinfra.api import deploy
 from kit import operations as kit
 from kit.clinic import Clinic, this_clinic
 from roles.database import POSTGRES, PSQL
+from roles.storage import escaped
 from roles.timers import services, timers
 
 PACKAGES = ["pgbackrest"]
@@ -72,7 +73,13 @@ def disk(clinic: Clinic) -> None:
         unless=f"{SCRIPTS}/format-disk --finished {serial} {name}",
         run=f"{SCRIPTS}/format-disk {serial} {name} {clinic.backup.wipe or ''}",
     )
-    kit.config_file(name="BAK-10 describe the mount", dest=mount, template="backup/backup.mount.j2", device=f"/dev/disk/by-uuid/{name}")
+    device = f"/dev/disk/by-uuid/{name}"
+    kit.config_file(name="BAK-10 describe the mount", dest=mount, template="backup/backup.mount.j2", device=device)
+    kit.config_file(
+        name="BAK-10 mount it also when the disk comes late",
+        dest=f"{SYSTEMD}/{escaped(device)}.device.d/50-cabinet.conf",
+        content="[Unit]\nWants=backup.mount\n",
+    )
     kit.unit(name="BAK-10 mount the backup disk", unit="backup.mount")
     for path, owner, who in ((MOUNT, "root", "backup disk"), (REPOSITORY, "postgres", "repository")):
         kit.directory(name=f"BAK-05 close the {who} to everybody else", path=path, mode="750", owner=owner, group="postgres")
