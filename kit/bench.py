@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import click
 
-from kit import bench_fleet, bench_rerun, deployment, paths
+from kit import bench_backup, bench_fleet, bench_rerun, deployment, paths
 from kit.clinic import load
 from kit.connection import Connection
 from kit.vm import Machine
@@ -25,6 +25,7 @@ def cli() -> None:
     """Benchmarks; each prints a table, or one object with --json."""
 
 
+cli.add_command(bench_backup.backup)
 cli.add_command(bench_fleet.fleet)
 cli.add_command(bench_rerun.rerun)
 

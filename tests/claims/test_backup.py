@@ -263,7 +263,7 @@ def disk_gone(host: Host) -> None:
 
 @claim("BAK-10", broken_by=disk_gone, symptom="not on the backup disk")
 def test_backups_lie_on_a_disk_of_their_own(host: Host, clinic: Clinic) -> None:
-    """The disk under the repository is the one that the clinic names, not the one under the database; if it comes late, it is mounted then."""
+    """The disk under the repository is the clinic's, not the one under the database; if it comes late, it is mounted then."""
     serials = "lsblk -nsro TYPE,SERIAL $(findmnt -nvo SOURCE -T {}) | sed -n 's/^disk //p'"
     assert host.check_output(serials.format("/backup/pgbackrest")) == clinic.backup.disk, "the repository is not on the backup disk"
     assert host.check_output(serials.format("/var/lib/postgresql/17/main")) == clinic.storage.disk

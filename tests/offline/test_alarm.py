@@ -164,7 +164,8 @@ def test_what_waits_too_long_is_an_alarm(places: Path) -> None:
 @pytest.fixture
 def at_home(places: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The alarm files there too; and nothing is started."""
-    for name, path in {"VOLATILE": "run", "LASTING": "volume", "SECRETS": "volume/secrets", "BANNER": "motd.d/cabinet", "UNSENT": "run/unsent"}.items():
+    places_of = {"VOLATILE": "run", "LASTING": "volume", "SECRETS": "volume/secrets", "BANNER": "motd.d/cabinet", "UNSENT": "run/unsent"}
+    for name, path in places_of.items():
         monkeypatch.setattr(alarm, name, places / path)
     monkeypatch.setattr(alarm, "run", lambda *argv, timeout=0: (places / "started").open("a").write(f"{' '.join(argv)}\n"))
     monkeypatch.setattr(alarm.syslog, "syslog", lambda level, text: None)
