@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 
@@ -22,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(command, "register"):
             command.register(commands).set_defaults(run=command.main)
     arguments = parser.parse_args(argv)
+    # Whoever calls may have a stricter one; then what is meant for a service's account would be shut to it.
+    os.umask(0o022)
     return arguments.run(arguments)
 
 

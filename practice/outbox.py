@@ -79,7 +79,8 @@ def waiting() -> list[Message]:
     """What waits, oldest first; half a message is none."""
     found = []
     for path in sorted((path for place in PLACES for path in place.glob("*.json")), key=lambda path: path.name):
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        # One that the sender may not read keeps no other from leaving; root reads it, and the watch says that it waits.
+        with contextlib.suppress(FileNotFoundError, PermissionError, json.JSONDecodeError):
             found.append(json.loads(path.read_text()))
     return found
 

@@ -16,6 +16,7 @@ import pytest
 
 from kit.paths import ROOT
 from practice import alarm, outbox, send, telling
+from practice.__main__ import main
 from practice.server import Trouble
 
 NOW = 1_800_000_000.0
@@ -187,6 +188,17 @@ def test_a_change_is_told_at_once_and_a_standing_alarm_is_not(at_home: Path) -> 
     with alarm.changing():
         pass
     assert len(outbox.waiting()) == 2 and not (at_home / "run/told.json").exists()
+
+
+def test_whoever_raises_it_the_sender_reads_it(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log-in at the console raised one with a umask that shut the sender out, and from then on no alarm left the server."""
+    monkeypatch.setattr(alarm, "is_root", lambda: True)
+    before = os.umask(0o077)
+    try:
+        main(["alarm", "raise", "console", "used"])
+    finally:
+        os.umask(before)
+    assert [oct(path.stat().st_mode)[-3:] for path in at_home.glob("volume/outbox/*.json")] == ["640"]
 
 
 def test_without_the_section_nothing_waits(at_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
