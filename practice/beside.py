@@ -56,9 +56,9 @@ class Beside:
         as_postgres("pgbackrest", *how, f"--set={origin.label}", *origin.options, "restore", timeout=86400)
         self.configure()
 
-    def configure(self) -> None:
+    def configure(self, more: str = "") -> None:
         """Settings of its own, so that it runs here."""
-        settings = CONFIGURATION.format(zone=ZONE, path=self.path) + (LASTING if self._lasting else PASSING)
+        settings = CONFIGURATION.format(zone=ZONE, path=self.path) + (LASTING if self._lasting else PASSING) + more
         for name, text in zip(FILES, (settings, "local all postgres peer\n", ""), strict=True):
             (self.path / name).write_text(text)
             shutil.chown(self.path / name, "postgres", "postgres")
@@ -95,10 +95,10 @@ class Beside:
         return ""
 
     def alive(self) -> bool:
-        """Whether its postmaster runs."""
-        with suppress(OSError, ValueError):
-            os.kill(int((self.path / "postmaster.pid").read_text().splitlines()[0]), 0)
-            return True
+        """Whether its postmaster runs: after a power cut the number that it left may be another's, such as the live one's."""
+        with suppress(OSError, IndexError):
+            number = (self.path / "postmaster.pid").read_text().splitlines()[0]
+            return str(self.path) in Path(f"/proc/{number}/cmdline").read_text().split("\0")
         return False
 
     def query(self, database: str, statement: str, timeout: float = 3600) -> str:
@@ -114,9 +114,13 @@ class Beside:
         """In good order: all is on the disk afterwards. Raises Trouble."""
         as_postgres(f"{BIN}/pg_ctl", "-D", str(self.path), "-m", "fast", "-w", "-t", "600", "stop", timeout=660)
 
-    def remove(self) -> None:
-        """Stop it, if it runs, and remove it."""
-        if (self.path / "postmaster.pid").exists():
+    def halt(self) -> None:
+        """Stop it, if it runs, as a power cut would."""
+        if self.alive():
             with suppress(Trouble):
                 as_postgres(f"{BIN}/pg_ctl", "-D", str(self.path), "-m", "immediate", "-w", "stop")
+
+    def remove(self) -> None:
+        """Stop it, if it runs, and remove it."""
+        self.halt()
         shutil.rmtree(self.path, ignore_errors=True)

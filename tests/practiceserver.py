@@ -43,7 +43,7 @@ MAKE = f"""set -eu
 mkdir -p /backup && mount -t tmpfs -o mode=755 backup /backup
 cp /proc/sys/kernel/random/uuid /etc/machine-id; cp /etc/machine-id /backup/
 install -d -o postgres -g postgres -m 750 {REPOSITORY} /var/log/pgbackrest /run/postgresql
-install -d /etc/cabinet /var/lib/cabinet/secrets /run/cabinet
+install -d /etc/cabinet /var/lib/cabinet/secrets /var/lib/cabinet/pgbackrest /run/cabinet
 chmod 755 /usr/bin/systemctl /usr/local/bin/practice /usr/local/lib/cabinet/*
 rm -r {CLUSTER}  # Debian's own, empty
 /usr/local/lib/cabinet/make-cluster >/dev/null
