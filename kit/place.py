@@ -8,6 +8,7 @@ import hashlib
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +19,8 @@ from kit.paths import cache_dir
 PACKAGES = [
     "libpam-google-authenticator", "nano", "openssh-server", "passwd", "python3-apt", "restic", "restic-rest-server", "sudo",
 ]  # fmt: skip
+# What a test of the database needs as well; a system of its own, because each place is unpacked into memory.
+DATABASE = [*PACKAGES, "pgbackrest", "postgresql-17", "postgresql-17-pgaudit"]
 # The system itself lies under an overlay: what was changed is what lies in `changed`. It ends with its standard input, so with us.
 ENTER = """set -eu
 read -r pid rest </proc/self/stat
@@ -51,8 +54,12 @@ find . -type f -exec sha256sum {} + | sort -k 2"""
 class Place:
     """`with Place() as place:` a plain system, always the same; it has no network. Needs root, or sudo that does not ask."""
 
+    def __init__(self, packages: Sequence[str] = PACKAGES) -> None:
+        self._packages = packages
+
     def __enter__(self) -> Self:
-        enter = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c", ENTER, "sh", str(system())]
+        unshare = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"]
+        enter = [*unshare, "sh", "-c", ENTER, "sh", str(system(self._packages))]
         self._process = subprocess.Popen(as_admin(enter), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self._target = ["nsenter", "--target", str(int(self._process.stdout.readline())), "--mount", "--pid", "--net", "--uts", "--ipc"]
@@ -78,11 +85,11 @@ class Place:
         return done.stdout.splitlines()
 
 
-def system() -> Path:
+def system(packages: Sequence[str] = PACKAGES) -> Path:
     """The system as a tar, made from Debian's archive when this week's is missing."""
     archive, security = mirror.mirrors()
     sources = [f"deb {archive} trixie main", f"deb {archive} trixie-updates main", f"deb {security} trixie-security main"]
-    made_from = repr((PACKAGES, sources, datetime.date.today().isocalendar()[:2]))
+    made_from = repr((packages, sources, datetime.date.today().isocalendar()[:2]))
     tar = cache_dir() / f"place-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}.tar"
     with open(cache_dir() / "place.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -92,7 +99,7 @@ def system() -> Path:
                     old.unlink()
             staged = tar.with_suffix(".staged.tar")
             environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}  # an ordinary user's PATH on Debian lacks them
-            options = ["--quiet", "--variant=apt", f"--include={','.join(PACKAGES)}", "--dpkgopt=force-unsafe-io"]
+            options = ["--quiet", "--variant=apt", f"--include={','.join(packages)}", "--dpkgopt=force-unsafe-io"]
             stream(["mmdebstrap", *options, "trixie", str(staged), *sources], env=environment)
             staged.replace(tar)
     return tar

@@ -12,13 +12,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice import offsite, outbox
+from practice import drilled, offsite, outbox
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
 TIMERS = (
-    "practice-backup-full.timer", "practice-backup-diff.timer", "practice-verify.timer", "practice-watch.timer",
-    "practice-send.path", "practice-send.timer", "practice-silence.timer",
+    "practice-backup-full.timer", "practice-backup-diff.timer", "practice-verify.timer", "practice-drill.timer",
+    "practice-watch.timer", "practice-send.path", "practice-send.timer", "practice-silence.timer",
 )  # fmt: skip
 WAL = Path(f"/backup/pgbackrest/archive/{STANZA}")
 DISKS = ("/", "/data", "/backup")
@@ -56,7 +56,7 @@ def look(now: float | None = None) -> dict[str, Any]:
     troubles = disk_troubles(seen["disks"])
     if seen["volume"] == "closed":
         troubles["locked"] = "The data volume is closed, so the practice cannot work. It wants its recovery key, or the TPM it knows."
-        seen |= {"database": {"up": False}, "backup": {}, "offsite": {}}
+        seen |= {"database": {"up": False}, "backup": {}, "drills": [], "offsite": {}}
     else:
         idle = sorted(timer for timer in timers if states[timer]["ActiveState"] != "active")
         if idle:
@@ -64,6 +64,8 @@ def look(now: float | None = None) -> dict[str, Any]:
         seen["database"], wrong = database(now)
         troubles |= wrong
         seen["backup"], wrong = backups(seen["database"], now)
+        troubles |= wrong
+        seen["drills"], wrong = drilled.look(now)
         troubles |= wrong
         seen["offsite"], wrong = offsite.look(now)
         troubles |= wrong

@@ -8,11 +8,12 @@ import sys
 import time
 from typing import Any
 
-from practice import alarm, offsite
+from practice import alarm, drilled, offsite
 from practice.health import age, clock
 from practice.server import is_root
 
 OFFSITE = ("unit:practice-offsite",)
+DRILL = "unit:practice-drill.service"
 BACKUPS = ("unit:practice-backup", "unit:practice-verify")
 NOBODY = "reach NOBODY outside this server: the clinic file has no section alarm"
 UNSEALED = "no password is sealed for the day when no network helps: sudo practice breakglass"
@@ -63,7 +64,7 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
     outside = seen.get("offsite", {})
     units: dict[str, list[str]] = {"backup": [], "offsite": [], "other": []}
     for key in sorted(wrong):
-        if key.startswith("unit:"):
+        if key.startswith("unit:") and key != DRILL:
             units["backup" if key.startswith(BACKUPS) else "offsite" if key.startswith(OFFSITE) else "other"].append(key)
     stale = f" ({age(now - seen['at'])} ago)" if now - seen["at"] > 60 else ""
     lines = [
@@ -72,6 +73,7 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         line("volume", f"the encrypted data volume is {seen['volume']}", "locked"),
         line("database", describe_database(database), "database", "pages", "wal-full"),
         line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", *units["backup"]),
+        line("drill", drilled.newest(seen.get("drills", [])), "drill", DRILL),
         line("off-site", offsite.describe(outside), "offsite", "offsite-verify", "offsite-renew", "offsite-lost", *units["offsite"])
         if outside or seen["volume"] != "open"
         else f"  {bad} note   off-site   {offsite.NONE}",

@@ -24,6 +24,7 @@ SENTENCES = {
     "breakglass": ("The sealed password of the console was used.", "If it was none of you, call now. If it was: sudo practice breakglass"),
     "database": ("The database does not answer.", LOOK),
     "disk": ("A disk is nearly full.", f"{LOOK}, and make room before the database stops."),
+    "drill": ("For days no backup was restored on trial.", f"Try it: sudo practice drill. {LOOK}"),
     "locked": ("The data volume is closed, so the practice cannot work.", "With the recovery key: sudo practice unlock"),
     "offsite": ("The copy outside the practice is too old.", "See that the Internet is there, then: sudo practice offsite send"),
     "offsite-lost": ("The copy outside the practice was gone.", "A new one was begun. Ask whoever keeps it what has happened."),

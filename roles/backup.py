@@ -1,7 +1,7 @@
 """backup: what the practice enters is on a second disk, encrypted, within about a minute, and can be gone back to for weeks.
 
-Claims: BAK-01 to BAK-14.  Changes from Debian defaults: pgBackRest archives and backs up the cluster; timers for backups, their
-verification and a watch that raises alarms.
+Claims: BAK-01 to BAK-16.  Changes from Debian defaults: pgBackRest archives and backs up the cluster; timers for backups, their
+verification, a restore on trial each night, and a watch that raises alarms.
 """
 
 from __future__ import annotations

@@ -315,3 +315,47 @@ def test_a_copied_server_cannot_write_into_the_history(host: Host) -> None:
     assert host.run(f"unshare --mount sh -c {shlex.quote(f'{other} && {push}')}").rc != 0, (
         "a copy of this server may write into its history"
     )
+
+
+def nights_without_a_drill(host: Host) -> None:
+    host.check_output("systemctl stop practice-drill.timer")
+
+
+@claim("BAK-13", broken_by=nights_without_a_drill, symptom="practice-drill.timer")
+def test_the_newest_backup_is_restored_on_trial_every_night(host: Host) -> None:
+    """The timer waits for the night; what it starts restores, compares, checks, keeps what came of it, and leaves nothing behind."""
+    said = host.check_output("systemctl show -p ActiveState,UnitFileState,TimersCalendar,Persistent practice-drill.timer")
+    assert all(word in said for word in ("ActiveState=active", "UnitFileState=enabled", "OnCalendar=*-*-* 0", "Persistent=yes")), (
+        f"practice-drill.timer: {said}"
+    )
+    before = json.loads(host.check_output("practice drill --history --json"))
+    done = host.run("practice drill --json")
+    assert done.rc == 0, f"the newest backup was not proved: {done.stdout}"
+    drills = json.loads(host.check_output("practice drill --history --json"))
+    assert drills[-1] == json.loads(done.stdout) and drills[-1] not in before
+    assert drills[-1]["label"] == backups(host)[-1]["label"] and drills[-1]["tables"] > 0 < drills[-1]["restore_seconds"]
+    assert host.run("test -e /var/lib/postgresql/scratch").rc == 1, "something was left behind"
+
+
+def years_without_a_drill(host: Host) -> None:
+    host.check_output("sed -i 's/\"drill_days\": [0-9]*/\"drill_days\": 999/' /etc/cabinet/practice.json")
+
+
+@claim("BAK-14", broken_by=years_without_a_drill, symptom="goes unnoticed")
+def test_a_drill_that_fails_or_is_missed_raises_an_alarm(host: Host) -> None:
+    """One that cannot write its mark fails, and shows at once; a history that ends four days ago is an alarm, and none once it is right."""
+    unit, history = "practice-drill.service", "/var/lib/cabinet/drills.json"
+    old = {"ok": True, "label": "x", "restore_seconds": 1, "check_seconds": 1, "seconds": 2, "bytes": 0, "tables": 0, "rows": 0}
+    old["at"] = float(host.check_output("date +%s")) - 4 * 86400
+    host.check_output(f"touch {history} && cp -p {history} {history}.kept")
+    host.check_output(f"echo {shlex.quote(json.dumps([old]))} > {history} && systemctl start practice-watch.service")
+    try:
+        assert "No backup was restored on trial" in alarms(host).get("drill", {}).get("text", ""), "a missed drill goes unnoticed"
+        sql(host, "CREATE SCHEMA IF NOT EXISTS cabinet; DROP TABLE IF EXISTS cabinet.canary; CREATE TABLE cabinet.canary ()")
+        assert host.run("practice drill").rc == 1, "control: the drill did not fail"
+        assert eventually(host, f"practice alarm list | grep -q '\"unit:{unit}\"'", 8), "no alarm was raised"
+    finally:
+        sql(host, "DROP TABLE IF EXISTS cabinet.canary")
+        host.check_output(f"mv -f {history}.kept {history}; test -s {history} || rm {history}; systemctl reset-failed {unit}")
+        host.check_output("systemctl start practice-watch.service")
+    assert {"drill", f"unit:{unit}"} & set(alarms(host)) == set(), "the alarm stays although all is right"

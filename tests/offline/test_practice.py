@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import practice
-from practice import alarm, drill, health, status
+from practice import alarm, beside, drilled, health, status, timeline
 from practice.__main__ import main
 from practice.server import Trouble
 
@@ -20,6 +21,11 @@ CLUSTER: dict[str, Any] = {
     "up": True, "version": "17.5 (Debian)", "archive_command": health.ARCHIVE_COMMAND, "archived": "00000001000000000000000A",
     "archived_at": NOW - 30, "failed": None, "failed_at": None, "waiting_since": None,
     "wal_bytes": 64 << 20, "bytes": 30 << 20, "broken_pages": 0,
+}  # fmt: skip
+
+DRILL: dict[str, Any] = {
+    "at": NOW - 3600, "ok": True, "label": "x", "restore_seconds": 2.0, "check_seconds": 1.0, "seconds": 3.5, "bytes": 30 << 20,
+    "tables": 2, "rows": 1001, "rows_live": 1000,
 }  # fmt: skip
 
 
@@ -43,7 +49,7 @@ def seen(**troubles: str) -> dict[str, Any]:
         "disks": {"/": 30, "/data": 12, "/backup": 7}, "database": CLUSTER, "troubles": troubles, "people": {"amina": NOW},
         "backup": {"newest": NOW - 7200, "newest_type": "diff", "newest_label": "x", "oldest": NOW - 30 * 86400,
                    "count": 9, "keep_days": 35, "bytes": 1},
-        "alarms": {"receivers": 2, "waiting": 0, "reasons": []}, "console": True,
+        "alarms": {"receivers": 2, "waiting": 0, "reasons": []}, "console": True, "drills": [DRILL],
         "offsite": {"newest": NOW - 600, "generation": "2026-11", "kinds": {}, "verified": NOW, "max_age_minutes": 60, "errors": {}},
     }  # fmt: skip
 
@@ -93,7 +99,8 @@ def test_who_is_told_is_shown() -> None:
     [("locked", "volume"), ("database", "database"), ("backup", "backup"), ("unit:practice-backup@full.service", "backup"),
      ("wal-failing", "changes"), ("wal-lost", "changes"), ("disk:/data", "disks"), ("timers", "backup"),
      ("unit:nginx.service", "services"), ("unsent", "alarms"), ("breakglass", "console"), ("offsite", "off-site"),
-     ("offsite-lost", "off-site"), ("unit:practice-offsite@send.service", "off-site")],
+     ("offsite-lost", "off-site"), ("unit:practice-offsite@send.service", "off-site"), ("drill", "drill"),
+     ("unit:practice-drill.service", "drill")],
 )  # fmt: skip
 def test_an_alarm_marks_its_row(key: str, row: str) -> None:
     """Exactly the row that the alarm is about turns bad, and its sentence stands below."""
@@ -222,13 +229,58 @@ def test_ages_are_said_in_one_unit(seconds: int, words: str) -> None:
     assert health.age(seconds) == words
 
 
-def test_a_drill_refuses_a_moment_it_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def backup(label: str, stop: float, history: int, lsn: str) -> dict[str, Any]:
+    """What pgBackRest says of one."""
+    return {
+        "label": label, "timestamp": {"stop": stop}, "archive": {"stop": f"{history:08X}0000000000000005"}, "lsn": {"stop": lsn},
+        "info": {"size": 1},
+    }  # fmt: skip
+
+
+def test_a_restore_refuses_a_moment_it_cannot_read() -> None:
     """Neither nonsense nor a moment before the first backup; the newest backup before the moment is taken."""
-    monkeypatch.setattr(
-        drill, "repository", lambda: {"backup": [{"label": name, "timestamp": {"stop": stop}} for name, stop in (("a", 100), ("b", 200))]}
-    )
+    found = {"backup": [backup("a", 100, 1, "0/100"), backup("b", 200, 1, "0/200")]}
     with pytest.raises(Trouble, match="is not a moment"):
-        drill.parsed("yesterday")
+        timeline.parsed("yesterday")
     with pytest.raises(Trouble, match="no backup is older"):
-        drill.newest_before(100)
-    assert (drill.newest_before(150), drill.newest_before(999)) == ("a", "b")
+        timeline.newest(found, 100, 1, {})
+    assert [timeline.newest(found, moment, 1, {})["label"] for moment in (150, 999)] == ["a", "b"]
+
+
+def test_a_restore_starts_in_the_history_that_was_the_practices() -> None:
+    """What was backed up in a history after it was left leads nowhere: the newest of all is the wrong one."""
+    said = "1\t0/150\tbefore 2026-11-22 14:05:00\n\n2\t0/300\tno recovery target specified\n"
+    assert timeline.parents(said) == {1: 0x150, 2: 0x300}
+    rows = [backup("a", 100, 1, "0/100"), backup("left", 200, 1, "0/200"), backup("b", 250, 2, "0/250"), backup("after", 300, 2, "0/310")]
+    assert timeline.newest({"backup": rows}, 999, 3, timeline.parents(said))["label"] == "b"
+    assert timeline.newest({"backup": rows}, 999, 2, {1: 0x150})["label"] == "after"
+    assert timeline.newest({"backup": rows}, 240, 2, {1: 0x150})["label"] == "a"
+
+
+def test_a_restore_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The live cluster may have grown since the backup; what is missing is said, and nothing is written."""
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    monkeypatch.setattr(beside, "sql", lambda statement: free)
+    with pytest.raises(Trouble, match=r"needs \d+ MiB on the data volume, and \d+ MiB are free. Nothing was begun"):
+        beside.Beside(tmp_path / "scratch").restore(timeline.Origin("a", 1, ()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_drill_that_does_not_take_place_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days count from the last that succeeded; before the first, from the deploy. The history is cut at its length."""
+    settings = tmp_path / "practice.json"
+    monkeypatch.setattr(drilled, "HISTORY", tmp_path / "drills.json")
+    monkeypatch.setattr(drilled, "SETTINGS", settings)
+    monkeypatch.setattr(drilled, "settings", lambda: json.loads(settings.read_text()))
+    settings.write_text("{}")
+    assert drilled.look(NOW) == ([], {})
+    settings.write_text('{"drill_days": 3}')
+    os.utime(settings, (NOW - 2 * 86400, NOW - 2 * 86400))
+    assert drilled.look(NOW)[1] == {} and set(drilled.look(NOW + 2 * 86400)[1]) == {"drill"}
+    drilled.note(DRILL)
+    drilled.note(DRILL | {"at": NOW, "ok": False, "why": "no room"})
+    assert drilled.look(NOW + 2 * 86400)[1] == {}
+    assert drilled.look(NOW + 3 * 86400)[1]["drill"].endswith(": no room.")
+    for _ in range(drilled.KEPT):
+        drilled.note(DRILL)
+    assert len(drilled.kept()) == drilled.KEPT and all(drill["ok"] for drill in drilled.kept())

@@ -1,0 +1,128 @@
+"""The nightly drill: the newest backup, rolled forward to a known moment, restored beside the live cluster, and looked at closely."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from typing import Any
+
+from practice import drilled
+from practice.beside import BIN, Beside
+from practice.drill import restored
+from practice.server import PSQL, Trouble, as_postgres, sql
+
+ARCHIVED_SECONDS = 180
+# A table that the live cluster believes to hold fewer rows says nothing: its count is an estimate.
+MANY_ROWS = 100
+
+# Before the moment the row says one thing, and after it another: it is found only by who stops exactly there.
+PLANT = """
+SET client_min_messages = warning;
+CREATE SCHEMA IF NOT EXISTS cabinet;
+CREATE TABLE IF NOT EXISTS cabinet.canary (only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one), token text NOT NULL);
+INSERT INTO cabinet.canary (token) VALUES ('{before}') ON CONFLICT (only_one) DO UPDATE SET token = excluded.token;
+SELECT clock_timestamp() AS moment \\gset
+UPDATE cabinet.canary SET token = '{after}';
+SELECT pg_walfile_name(pg_switch_wal()) AS segment \\gset
+SELECT json_build_object('moment', :'moment', 'segment', :'segment');
+"""
+HANDED = "SELECT to_json(coalesce(last_archived_wal, '') >= '{}') FROM pg_stat_archiver"
+# By the number that the system gives a table: a copy of the files has the same. Both estimates can be too high by themselves: one
+# counts twice what was analyzed before its session had reported it, and the other is as old as the last vacuum.
+BELIEVED = """
+SELECT coalesce(json_object_agg(relid, least(n_live_tup, CASE WHEN reltuples >= 0 THEN reltuples::bigint END)), '{}')
+  FROM pg_stat_user_tables JOIN pg_class ON oid = relid WHERE relpersistence = 'p'
+"""
+COUNTED = """
+SELECT coalesce(json_object_agg(oid, (xpath('/row/n/text()', counted))[1]::text::bigint), '{}')
+  FROM pg_class, query_to_xml('SELECT count(*) AS n FROM ' || oid::regclass, false, true, '') AS counted
+ WHERE relkind = 'r' AND relpersistence = 'p' AND relnamespace::regnamespace::text !~ '^(pg_|information_schema$)'
+"""
+
+Counts = dict[tuple[str, str], int]
+
+
+def rehearse() -> drilled.Drill:
+    """Do it, and keep what came of it. Raises Trouble when anything is not as it should be; that is kept as well."""
+    began = time.monotonic()
+    try:
+        drill = {"ok": True} | proved()
+    except Trouble as trouble:
+        drilled.note({"at": time.time(), "ok": False, "seconds": round(time.monotonic() - began, 1), "why": str(trouble)})
+        raise
+    drill |= {"at": time.time(), "seconds": round(time.monotonic() - began, 1)}
+    drilled.note(drill)
+    return drill
+
+
+def proved() -> drilled.Drill:
+    """Restore to the moment between the two words of the canary, and check all that can be checked. Raises Trouble."""
+    believed = {key: rows for database in names() for key, rows in table_rows(database, live(database, BELIEVED)).items()}
+    before = secrets.token_hex(16)
+    moment = planted(before)
+    with restored(moment) as scratch:
+        began = time.monotonic()
+        found = scratch.beside.query("postgres", "SELECT token FROM cabinet.canary").strip()
+        if found != before:
+            raise Trouble(f"what was restored is not the state of {moment}: the row that was written then is not there")
+        counted = rows(scratch.beside)
+        compared(believed, counted)
+        size = int(scratch.beside.query("postgres", "SELECT sum(pg_database_size(oid)) FROM pg_database"))
+        checked(scratch.beside)
+        return {
+            "label": scratch.label,
+            "moment": moment,
+            "restore_seconds": round(scratch.seconds, 1),
+            "check_seconds": round(time.monotonic() - began, 1),
+            "bytes": size,
+            "tables": len(counted),
+            "rows": sum(counted.values()),
+            "rows_live": sum(believed.values()),
+        }
+
+
+def names() -> list[str]:
+    """The live cluster's databases."""
+    return sql("SELECT json_agg(datname) FROM pg_database WHERE datallowconn AND NOT datistemplate")
+
+
+def live(database: str, statement: str) -> Any:
+    """The one JSON value that `statement` selects in a database of the live cluster. Raises Trouble."""
+    return json.loads(as_postgres(PSQL, "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "-", stdin=statement))
+
+
+def table_rows(database: str, counts: dict[str, int]) -> Counts:
+    """The counts of one database, told apart from those of others."""
+    return {(database, table): count for table, count in counts.items()}
+
+
+def planted(token: str) -> str:
+    """Write the canary, and wait until that has reached the backup disk; the moment between its two words. Raises Trouble."""
+    said = sql(PLANT.format(before=token, after=secrets.token_hex(16)))
+    end = time.monotonic() + ARCHIVED_SECONDS
+    while not sql(HANDED.format(said["segment"])):
+        if time.monotonic() > end:
+            raise Trouble(f"what was written {ARCHIVED_SECONDS} s ago has not reached the backup disk")
+        time.sleep(0.5)
+    return said["moment"]
+
+
+def rows(beside: Beside) -> Counts:
+    """Every row of every table, counted. Raises Trouble when one cannot be read."""
+    databases = [name for name in beside.databases() if not name.startswith("template")]
+    return {key: count for name in databases for key, count in table_rows(name, json.loads(beside.query(name, COUNTED, 86400))).items()}
+
+
+def compared(believed: Counts, counted: Counts) -> None:
+    """Raises Trouble when tables are missing, or hold less than half of what the live cluster believes that they hold."""
+    few = [key for key, count in believed.items() if count >= MANY_ROWS and counted.get(key, 0) * 2 < count]
+    if few:
+        raise Trouble(f"{len(few)} of {len(believed)} restored tables hold less than half of the rows that the live ones hold")
+
+
+def checked(beside: Beside) -> None:
+    """Each table and index is sound, and each page is as it was written; it is stopped afterwards. Raises Trouble."""
+    as_postgres(f"{BIN}/pg_amcheck", "-h", str(beside.path), "--all", "--install-missing", "--heapallindexed", timeout=86400)
+    beside.stop()
+    as_postgres(f"{BIN}/pg_checksums", "--check", "-D", str(beside.path), timeout=86400)

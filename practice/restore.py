@@ -1,0 +1,188 @@
+"""Go back: everything, one database, or one table, to a moment or to a backup. Without options: what can be gone back to.
+
+What is replaced is kept beside it, and can be returned to. A restore that was interrupted is gone on with, or taken back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from practice import journal, part, whole
+from practice.health import clock
+from practice.server import Trouble, is_root, repository
+from practice.timeline import origin, parsed
+
+WORD = "restore"
+
+
+def register(commands: Any) -> argparse.ArgumentParser:
+    """`practice restore [--to TIME | --backup LABEL] [--database NAME | --table D.S.T]`, or one of the other words."""
+    parser = commands.add_parser("restore", help="go back to a moment, or return from there", description=__doc__)
+    goal = parser.add_mutually_exclusive_group()
+    goal.add_argument("--to", metavar="TIME", help='a moment, such as "2026-11-22 14:05:00"; in the practice\'s time zone')
+    goal.add_argument("--backup", metavar="LABEL", help="exactly what a backup holds")
+    goal.add_argument("--back", metavar="KEPT", nargs="?", const="", help="return to what was there before; without a name, to the newest")
+    goal.add_argument("--resume", action="store_true", help="go on with the restore that was interrupted")
+    goal.add_argument("--cancel", action="store_true", help="take back the restore that was interrupted")
+    goal.add_argument("--discard", metavar="KEPT", help="remove, for ever, what an earlier restore has kept")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--database", metavar="NAME", help="this database alone")
+    what.add_argument("--table", metavar="DATABASE.SCHEMA.TABLE", help="this table alone, into a schema of its own; replaces nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask; for programs")
+    parser.add_argument("--json", action="store_true", help="for programs; with the list")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Exit code 0: done, or listed; 1: not, and the text says what is as it was."""
+    if not is_root():
+        print("practice restore: only root may do this; use sudo")
+        return 2
+    try:
+        if not any((arguments.to, arguments.backup, arguments.back is not None, arguments.resume, arguments.cancel, arguments.discard)):
+            if arguments.database or arguments.table:
+                raise Trouble("to which moment? Say --to TIME or --backup LABEL")
+            show(arguments.json)
+            return 0
+        with journal.alone():
+            print(done(arguments))
+    except Trouble as trouble:
+        print(f"practice restore: {trouble}")
+        return 1
+    return 0
+
+
+def done(arguments: argparse.Namespace) -> str:
+    """Do what was asked for; what came of it. Raises Trouble."""
+    work = journal.begun()
+    if arguments.resume or arguments.cancel:
+        if work is None:
+            raise Trouble("no restore was interrupted")
+        return resumed(work, arguments.yes) if arguments.resume else cancelled(work)
+    if work is not None:
+        raise Trouble(f"a restore was interrupted ({journal.describe(work)}): first `practice restore --resume` or `--cancel`")
+    if arguments.discard:
+        return discarded(arguments.discard, arguments.yes)
+    if arguments.back is not None:
+        return back(arguments.back or newest_kept(), arguments.yes)
+    possible(arguments)
+    now = time.strftime("%Y%m%d_%H%M%S")
+    if arguments.table:
+        side = part.table(arguments.table, arguments.to, arguments.backup, now)
+        return f"The table as it was then is in the schema {side}; the live one was not touched."
+    work = {"id": now, "to": arguments.to, "label": arguments.backup, "name": arguments.database, "step": "beside"}
+    agreed(f"{overwritten(work)} will be replaced by what it was {goal(work)}.\n{keeping(work)}", WORD, arguments.yes)
+    return begun(work)
+
+
+def possible(arguments: argparse.Namespace) -> None:
+    """Raises Trouble when there is no way to that moment or backup; before anything is asked or begun."""
+    if arguments.to and parsed(arguments.to).timestamp() > time.time():
+        raise Trouble(f"{arguments.to} has not come yet")
+    origin(arguments.to, arguments.backup)
+
+
+def begun(work: journal.Work) -> str:
+    """Carry it out, so that it can be resumed. Raises Trouble."""
+    journal.write(work)
+    if work["name"]:
+        part.database(work)
+        return f"{overwritten(work)} is what it was {goal(work)}. To return: practice restore --back {part.aside(work)}"
+    whole.carried_out(work)
+    return f"{overwritten(work)} is what it was {goal(work)}. To return: practice restore --back main.before-{work['id']}"
+
+
+def resumed(work: journal.Work, yes: bool) -> str:
+    """Go on where it was interrupted. Raises Trouble."""
+    agreed(f"Interrupted: {journal.describe(work)}. What was entered since then is kept with all else.\n{keeping(work)}", WORD, yes)
+    return begun(work)
+
+
+def cancelled(work: journal.Work) -> str:
+    """Take back what was begun. Raises Trouble."""
+    if work["name"]:
+        part.cancelled(work)
+    else:
+        whole.cancelled(work)
+    return "What was begun is gone; nothing was replaced."
+
+
+def back(name: str, yes: bool) -> str:
+    """Return to what an earlier restore has kept; the present state is kept in turn. Raises Trouble."""
+    now = time.strftime("%Y%m%d_%H%M%S")
+    if name in whole.kept():
+        work = {"id": now, "kept": name, "name": None, "step": "beside"}
+        agreed(f"Everything in the database will be replaced by {name}.\n{keeping(work)}", WORD, yes)
+        return begun(work)
+    agreed(f"The database will be replaced by {name}. The present one is kept under another name.", WORD, yes)
+    return f"It is what it was. To return: practice restore --back {part.returned(name, now)}"
+
+
+def discarded(name: str, yes: bool) -> str:
+    """Remove what was kept. Raises Trouble."""
+    agreed(f"{name} will be gone for ever, and nobody can return to it.", name, yes)
+    if name in part.kept():
+        part.live(f"DROP DATABASE {part.identifier(name)}")
+    else:
+        whole.discarded(name)
+    return f"{name} is gone."
+
+
+def newest_kept() -> str:
+    """What the last restore has kept. Raises Trouble when that is not one thing."""
+    states = whole.kept()
+    if len([*states[-1:], *part.kept()]) != 1:
+        raise Trouble("to which? `practice restore` lists what is kept; then: practice restore --back NAME")
+    return (states or part.kept())[-1]
+
+
+def overwritten(work: journal.Work) -> str:
+    """What it is about."""
+    return f"The database {work['name']}" if work["name"] else "Everything in the database"
+
+
+def goal(work: journal.Work) -> str:
+    """Where it goes."""
+    return f"at {work['to']}" if work.get("to") else f"in {work.get('label') or work.get('kept')}"
+
+
+def keeping(work: journal.Work) -> str:
+    """What becomes of the present state, and what the practice notices."""
+    if work["name"]:
+        return f"The present one is kept as {part.aside(work)}. Whoever works in it is thrown out at the end, for a moment."
+    return f"The present state is kept as main.before-{work['id']}. The practice goes on until the end; then it stands still for a moment."
+
+
+def agreed(what: str, word: str, yes: bool) -> None:
+    """Ask the person at the keyboard, by a word that nobody types by chance. Raises Trouble."""
+    if yes:
+        return
+    print(f"{what}\nType {word} to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != word:
+        raise Trouble("nothing was changed")
+
+
+def show(as_json: bool) -> None:
+    """What can be gone back to, and what is unfinished. Raises Trouble."""
+    taken, work = repository().get("backup", []), journal.begun()
+    states = whole.kept()
+    try:
+        states += part.kept()
+        answers = True
+    except Trouble:  # then it is needed most
+        answers = False
+    if as_json:
+        print(json.dumps({"backups": [backup["label"] for backup in taken], "kept": states, "unfinished": work}, indent=1))
+        return
+    if work:
+        print(f"INTERRUPTED: {journal.describe(work)}. Go on: practice restore --resume. Take it back: practice restore --cancel\n")
+    if not taken:
+        raise Trouble("there is no backup")
+    print(f"Any moment since {clock(taken[0]['timestamp']['stop'])}:  practice restore --to TIME\nA backup:")
+    print("\n".join(f"  {clock(backup['timestamp']['stop'])}  practice restore --backup {backup['label']}" for backup in taken))
+    print("Kept by earlier restores:" if states else "Nothing is kept by earlier restores.")
+    print("\n".join(f"  practice restore --back {name}" for name in states) + ("" if answers else "\nThe database does not answer."))
