@@ -7,6 +7,7 @@ from roles.database import database
 from roles.firewall import firewall
 from roles.offsite import offsite
 from roles.proxy import proxy
+from roles.recovery import recovery
 from roles.ssh import ssh
 from roles.storage import storage
 from roles.vpn import vpn
@@ -22,4 +23,5 @@ database()
 backup(wait=False)  # needs a cluster to back up; the first one is made while the proxy is set up
 proxy()
 backed_up()
+recovery()  # its list names what the others have made
 stamp()  # last: the revision on a server is one that was carried out to its end
