@@ -14,6 +14,7 @@ from roles.vpn import vpn
 
 base()
 storage()  # before anything can write patient data anywhere
+recovery()  # whoever brings the keys of an earlier server puts them in place here, before the others make their own
 alarm()  # the firewall's rules name its account
 offsite()  # so is this one's; what it sends is there a few minutes later
 firewall()  # after the packages are here: from now on the way to them leads through the filtering proxy
@@ -23,5 +24,4 @@ database()
 backup(wait=False)  # needs a cluster to back up; the first one is made while the proxy is set up
 proxy()
 backed_up()
-recovery()  # its list names what the others have made
 stamp()  # last: the revision on a server is one that was carried out to its end

@@ -82,9 +82,9 @@ def codes(paper: Page, number: int, found: dict[str, bytes], y: float) -> None:
     x = LEFT + 296
     help_ = [
         ("bold", "A new server"),
-        ("plain", "A technician installs Debian 13 and types"),
-        ("letters", "./cabinet restore NAME --from offsite"),
-        ("plain", "It asks for the lines above, or for what the code says."),
+        ("plain", "A technician puts the keys back before all else:"),
+        ("letters", "sudo practice recovery-kit --put-back"),
+        ("plain", "It asks for the lines above. Stay, and watch."),
         ("bold", "The letters"),
         ("plain", "are only C B D E F G H I J K L N R T U V: no digits,"),
         ("plain", "no A, no O. Small or capital makes no difference."),

@@ -5,9 +5,7 @@ By hand, because Debian's reportlab brings 47 packages (50 MB) for it; what is n
 
 from __future__ import annotations
 
-import subprocess
-
-from practice.server import Trouble
+from practice.server import run
 
 WIDTH, HEIGHT = 595, 842
 FONTS = {"plain": "Helvetica", "bold": "Helvetica-Bold", "letters": "Courier-Bold"}
@@ -74,16 +72,8 @@ def escaped(text: str) -> str:
 
 def matrix(text: str) -> list[list[bool]]:
     """The dots of a QR code, without the white around it; a quarter of them may be lost. By standard input: `ps` shows arguments."""
-    try:
-        said = subprocess.run(
-            ["qrencode", "-t", "ASCII", "-l", "M", "-m", "0", "-o", "-"], input=text, capture_output=True, text=True, check=True
-        ).stdout
-    except FileNotFoundError:
-        raise Trouble("qrencode is not installed") from None
-    except subprocess.CalledProcessError as failed:
-        raise Trouble(f"qrencode: {failed.stderr.strip()}") from None
-    width = len(said.splitlines()) * 2
-    return [[dot == "#" for dot in line.ljust(width)[::2]] for line in said.splitlines()]
+    rows = run("qrencode", "-t", "ASCII", "-l", "M", "-m", "0", "-o", "-", stdin=text).splitlines()
+    return [[dot == "#" for dot in line.ljust(len(rows) * 2)[::2]] for line in rows]
 
 
 def dark(dots: list[bool]) -> list[tuple[int, int]]:

@@ -13,15 +13,15 @@ import hmac
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from practice.enrol import record
 from practice.letters import lines, read, spelled, spoken, written
-from practice.server import Trouble, is_root
+from practice.server import Trouble, is_root, run
 from practice.unlock import MODHEX
 from practice.unlock import spelled as recovery_key
 
@@ -37,13 +37,16 @@ State = dict[str, Any]
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice recovery-kit [--text | --confirm]`."""
+    """`practice recovery-kit [--text | --confirm | --put-back]`."""
     parser = commands.add_parser(
         "recovery-kit", help="make the page that opens everything, or confirm that it is held", description=__doc__
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--confirm", action="store_true", help="prove that the page can be read; from a pipe: all that its large code says")
     what.add_argument("--text", action="store_true", help="for programs: what the large code says")
+    what.add_argument(
+        "--put-back", action="store_true", help="give a new server the old one's keys, typed or from a pipe, before it makes its own"
+    )
     return parser
 
 
@@ -53,11 +56,14 @@ def main(arguments: argparse.Namespace) -> int:
         print("practice recovery-kit: only an administrator can do this: sudo practice recovery-kit", file=sys.stderr)
         return 2
     try:
-        found = keys()
-        if arguments.confirm:
-            confirm(found)
+        if arguments.put_back:
+            from practice.kit_back import put_back  # noqa: PLC0415 -- it asks here what belongs where
+
+            put_back()
+        elif arguments.confirm:
+            confirm(keys())
         else:
-            show(found, arguments.text)
+            show(keys(), arguments.text)
     except Trouble as trouble:
         print(f"practice recovery-kit: {trouble}", file=sys.stderr)
         return 1
@@ -69,17 +75,21 @@ def main(arguments: argparse.Namespace) -> int:
 
 def keys() -> dict[str, bytes]:
     """The secrets as they lie on the server, by the part of the kit. Raises Trouble."""
-    try:
-        places = json.loads(CONFIG.read_text())["parts"]
-    except FileNotFoundError:
-        raise Trouble("this server was not deployed to its end; deploy it first") from None
     found = {}
-    for part, path in places.items():
+    for part, path in places().items():
         try:
             found[part] = packed(part, Path(path).read_text().strip())
         except (OSError, ValueError) as bad:
             raise Trouble(f"{path}, which opens {PARTS[part]}, cannot go into the kit: {bad}") from None
     return found
+
+
+def places() -> dict[str, str]:
+    """Where each part lies. Raises Trouble."""
+    try:
+        return json.loads(CONFIG.read_text())["parts"]
+    except FileNotFoundError:
+        raise Trouble("nobody has said yet what belongs into the kit; deploy this server first") from None
 
 
 def packed(part: str, secret: str) -> bytes:
@@ -110,16 +120,20 @@ def show(found: dict[str, bytes], as_text: bool) -> None:
     if as_text:
         shown = text.encode()
     elif sys.stdout.isatty():
-        code = subprocess.run(["qrencode", "-t", "UTF8", "-m", "2"], input=text.encode(), capture_output=True, check=True).stdout
-        shown = code + f"\n{text}\nPut it on paper, twice, and then: sudo practice recovery-kit --confirm\n".encode()
+        # By standard input: other people's `ps` shows arguments.
+        code = run("qrencode", "-t", "UTF8", "-m", "2", stdin=text)
+        shown = f"{code}\n{text}\nPut it on paper, twice, and then: sudo practice recovery-kit --confirm\n".encode()
     else:
         from practice.kit_page import page  # noqa: PLC0415 -- the watch does without
 
         shown = page(state, found)
     keep(state)
     record(f"recovery kit {state['number']} shown")
-    sys.stdout.buffer.write(shown)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(shown)
+        sys.stdout.buffer.flush()
+    except OSError as bad:
+        raise Trouble(f"the page could not be handed over: {bad.strerror}") from None
 
 
 def numbered(found: dict[str, bytes], state: State, now: float) -> State:
@@ -175,12 +189,19 @@ def ask(number: int, found: dict[str, bytes]) -> None:
         groups = [(line[0], place, group) for line in lines(number, part, key) for place, group in enumerate(line[1:-1], 1)]
         for label, place, group in sorted(draw.sample(groups, ASKED)):
             for left in reversed(range(TRIES)):
-                print(f"Line {label}, group {place}: ", end="", flush=True)
-                if sys.stdin.readline().strip().lower() == group:
+                if asked(f"Line {label}, group {place}: ").lower() == group:
                     break
                 if not left:
                     raise Trouble(f"line {label} was not read as it stands on the page of kit {number}; print it again")
                 print(f"That is not what stands there. The letters are {' '.join(MODHEX)}; look at each.")
+
+
+def asked(question: str) -> str:
+    """What somebody types. Raises Trouble when nobody is there any more."""
+    print(question, end="", flush=True)
+    if not (typed := sys.stdin.readline()):
+        raise Trouble("broken off; nothing was changed")
+    return typed.strip()
 
 
 # ---- what the watch asks --------------------------------------------------------------------------------------------
@@ -195,7 +216,9 @@ def look(now: float) -> tuple[State, dict[str, str]]:
     try:
         found = keys()
     except Trouble as trouble:
-        return seen | {"confirmed": None}, {"recovery-kit": f"No recovery kit can be made: {trouble}."}
+        # A deploy that asks for one more key makes it a moment later.
+        asked_now = now - CONFIG.stat().st_mtime < 3600
+        return seen | {"confirmed": None}, {} if asked_now else {"recovery-kit": f"No recovery kit can be made: {trouble}."}
     seen["changed"] = changed(found, state) if state else []
     if is_held(seen):
         return seen, {}
@@ -236,17 +259,16 @@ def kept() -> State:
 
 
 def keep(state: State) -> None:
+    """Remember it."""
+    write(KEPT, json.dumps(state))
+
+
+def write(path: Path, text: str) -> None:
     """Write it down in one rename, for root alone from the first byte."""
-    staged = KEPT.with_name(f".{KEPT.name}")
+    staged = path.with_name(f".{path.name}.staged")
     staged.unlink(missing_ok=True)
     with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(state, file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    staged.replace(KEPT)
-
-
-def record(what: str) -> None:
-    """To the journal, among the log-ins."""
-    by = os.environ.get("SUDO_USER", "root")
-    subprocess.run(["logger", "-t", "cabinet", "-p", "auth.notice", f"{what}, by {by}"], check=False)
+    staged.replace(path)

@@ -101,6 +101,13 @@ def test_the_kit_is_confirmed_by_its_code(place: Place) -> None:
     said = subprocess.run(place.inside(f"{there}python3 -c {shlex.quote(look)}"), capture_output=True, text=True, check=True).stdout
     assert "kit 1 does NOT open the backups any more" in said
     assert practice(place, "--text").stdout.startswith(b"CABINET RECOVERY KIT 2\n")
+    subprocess.run(place.inside(f"rm {PASSPHRASE} {PASSWORD} /var/lib/cabinet/recovery-kit.json"), check=True)
+    assert practice(place, "--put-back", wrong).returncode == 1
+    back = practice(place, "--put-back", text)
+    assert back.returncode == 0, back.stderr
+    assert [part for part, path in (("B", PASSPHRASE), ("C", PASSWORD)) if not opened(place, "", f"cat {path} | ( {OPENS[part]} )")] == []
+    assert practice(place, "--put-back", wrong.replace("KIT 1", "KIT 2")).returncode == 1
+    assert practice(place, "--text").stdout.startswith(b"CABINET RECOVERY KIT 2\n"), "its volume's key could be another one"
     groups = "|".join(group for group in text.split()[4:] if len(group) == 8)
     found = place.inside(f"grep -rlEi '{groups}' /var/lib/cabinet /etc/cabinet /tmp /var/tmp /dev/shm /run /root")
     lying = subprocess.run(found, capture_output=True, text=True, check=False).stdout.split()

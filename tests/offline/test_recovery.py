@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from practice import kit_page, letters, paper, recovery_kit
+from practice import kit_back, kit_page, letters, paper, recovery_kit
 from practice.server import Trouble
 from practice.unlock import MODHEX
 
@@ -31,6 +31,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(recovery_kit, "CONFIG", tmp_path / "recovery.json")
     monkeypatch.setattr(recovery_kit, "KEPT", tmp_path / "kept.json")
     monkeypatch.setattr(recovery_kit, "record", lambda what: None)
+    monkeypatch.setattr(kit_back, "record", lambda what: None)
     return tmp_path
 
 
@@ -149,6 +150,7 @@ def test_a_key_that_cannot_be_printed_is_an_alarm(server: Path) -> None:
         path, before = server / part, (server / part).read_text()
         path.unlink() if secret is None else path.write_text(secret)
         assert str(path) in recovery_kit.look(NOW)[1]["recovery-kit"]
+        assert recovery_kit.look((server / "recovery.json").stat().st_mtime + 60)[1] == {}, "a deploy is still making it"
         path.write_text(before)
 
 
@@ -173,6 +175,47 @@ def test_the_challenge_asks_for_what_is_on_the_page(
     with pytest.raises(Trouble, match="line A. was not read as it stands on the page of kit 1"):
         confirmed("cccccccc\n" * 9, monkeypatch, terminal=True)
     assert recovery_kit.kept()["confirmed"] is None
+
+
+def put_back(text: str, monkeypatch: pytest.MonkeyPatch, terminal: bool = False) -> None:
+    """`practice recovery-kit --put-back`, with this typed."""
+    typed = io.StringIO(text)
+    monkeypatch.setattr(typed, "isatty", lambda: terminal)
+    monkeypatch.setattr(recovery_kit.sys, "stdin", typed)
+    kit_back.put_back()
+
+
+def test_a_new_server_gets_the_old_keys_back(server: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the roles would have made them, for root alone. Its volume's key stays its own, so the next kit has the next number."""
+    text, keys = made(), {part: (server / part).read_text() for part in SECRETS}
+    (server / "kept.json").unlink()
+    rows = [line.partition(" ")[2] for line in text.splitlines() if line[0] in "BC" and line[1].isdigit()]
+    slip = rows[0][:-1] + ("B" if rows[0][-1] != "B" else "C")
+    for typed, terminal in ((text, False), ("\n".join(["one", "1", slip, *rows]) + "\n", True)):
+        for part in "BC":
+            (server / part).unlink()
+        (server / "A").write_text(recovery_kit.unpacked("A", bytes(32)))
+        put_back(typed, monkeypatch, terminal)
+        assert {part: (server / part).read_text() for part in "BCD"} == {part: keys[part] for part in "BCD"}
+        assert {(server / part).stat().st_mode & 0o777 for part in "BC"} == {0o600}
+        assert (server / "A").read_text() == recovery_kit.unpacked("A", bytes(32))
+    assert "line B1 is not as on page 1" in capsys.readouterr().out
+    assert made().startswith("CABINET RECOVERY KIT 2\n")
+
+
+def test_no_key_is_overwritten(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has made one may have used it. A kit that is not whole, or that is broken off, changes nothing either."""
+    text = made()
+    (server / "B").unlink()
+    (server / "C").write_text("a key of its own")
+    with pytest.raises(Trouble, match="holds another key already"):
+        put_back(text, monkeypatch)
+    (server / "C").unlink()
+    with pytest.raises(Trouble, match="part C, which opens the copy outside, is missing"):
+        put_back("\n".join(line for line in text.splitlines() if line[0] != "C" or line[1] == "A"), monkeypatch)
+    with pytest.raises(Trouble, match="broken off"):
+        put_back("\n".join(["1", *(line[3:] for line in text.splitlines() if line.startswith("B"))]) + "\n", monkeypatch, terminal=True)
+    assert not (server / "B").exists() and not (server / "C").exists()
 
 
 def test_it_fits_on_one_page(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
