@@ -7,12 +7,14 @@ from roles.database import database
 from roles.firewall import firewall
 from roles.offsite import offsite
 from roles.proxy import proxy
+from roles.recovery import recovery
 from roles.ssh import ssh
 from roles.storage import storage
 from roles.vpn import vpn
 
 base()
 storage()  # before anything can write patient data anywhere
+recovery()  # whoever brings the keys of an earlier server puts them in place here, before the others make their own
 alarm()  # the firewall's rules name its account
 offsite()  # so is this one's; what it sends is there a few minutes later
 firewall()  # after the packages are here: from now on the way to them leads through the filtering proxy

@@ -8,7 +8,6 @@ import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,8 +18,10 @@ from kit.paths import cache_dir
 PACKAGES = [
     "libpam-google-authenticator", "nano", "openssh-server", "passwd", "python3-apt", "restic", "restic-rest-server", "sudo",
 ]  # fmt: skip
-# What a test of the database needs as well; a system of its own, because each place is unpacked into memory.
-DATABASE = [*PACKAGES, "pgbackrest", "postgresql-17", "postgresql-17-pgaudit"]
+# What tests of the database and of the recovery kit need as well: a system of its own, because each place is unpacked into memory.
+SERVER = (
+    "cryptsetup-bin", "pgbackrest", "poppler-utils", "postgresql-17", "postgresql-17-pgaudit", "qrencode", "zbar-tools",
+)  # fmt: skip
 # The system itself lies under an overlay: what was changed is what lies in `changed`. It ends with its standard input, so with us.
 ENTER = """set -eu
 read -r pid rest </proc/self/stat
@@ -52,14 +53,17 @@ find . -type f -exec sha256sum {} + | sort -k 2"""
 
 
 class Place:
-    """`with Place() as place:` a plain system, always the same; it has no network. Needs root, or sudo that does not ask."""
+    """`with Place() as place:` a plain system, always the same; it has no network. Needs root, or sudo that does not ask.
 
-    def __init__(self, packages: Sequence[str] = PACKAGES) -> None:
-        self._packages = packages
+    `more` are packages that it has as well: each set is a system of its own.
+    """
+
+    def __init__(self, *more: str) -> None:
+        self._more = more
 
     def __enter__(self) -> Self:
-        unshare = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"]
-        enter = [*unshare, "sh", "-c", ENTER, "sh", str(system(self._packages))]
+        tar = str(system(*self._more))
+        enter = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c", ENTER, "sh", tar]
         self._process = subprocess.Popen(as_admin(enter), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self._target = ["nsenter", "--target", str(int(self._process.stdout.readline())), "--mount", "--pid", "--net", "--uts", "--ipc"]
@@ -85,8 +89,9 @@ class Place:
         return done.stdout.splitlines()
 
 
-def system(packages: Sequence[str] = PACKAGES) -> Path:
-    """The system as a tar, made from Debian's archive when this week's is missing."""
+def system(*more: str) -> Path:
+    """The system, with `more` packages, as a tar, made from Debian's archive when this week's is missing."""
+    packages = [*PACKAGES, *sorted(more)]
     archive, security = mirror.mirrors()
     sources = [f"deb {archive} trixie main", f"deb {archive} trixie-updates main", f"deb {security} trixie-security main"]
     made_from = repr((packages, sources, datetime.date.today().isocalendar()[:2]))

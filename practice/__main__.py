@@ -16,9 +16,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="practice", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = sys.argv[1:] if argv is None else argv
+    asked = [word.replace("-", "_") for word in words[:1]]
     names = [module.name for module in pkgutil.iter_modules(practice.__path__)]
     # Only what is asked for: on a slow machine every module costs.
-    for name in words[:1] if set(words[:1]) & set(names) else names:
+    for name in asked if set(asked) & set(names) else names:
         command = importlib.import_module(f"practice.{name}")
         if hasattr(command, "register"):
             command.register(commands).set_defaults(run=command.main)

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice import drilled, offsite, outbox
+from practice import drilled, offsite, outbox, recovery_kit
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
@@ -56,7 +56,7 @@ def look(now: float | None = None) -> dict[str, Any]:
     troubles = disk_troubles(seen["disks"])
     if seen["volume"] == "closed":
         troubles["locked"] = "The data volume is closed, so the practice cannot work. It wants its recovery key, or the TPM it knows."
-        seen |= {"database": {"up": False}, "backup": {}, "drills": [], "offsite": {}}
+        seen |= {"database": {"up": False}, "backup": {}, "drills": [], "offsite": {}, "recovery": {}}
     else:
         idle = sorted(timer for timer in timers if states[timer]["ActiveState"] != "active")
         if idle:
@@ -68,6 +68,8 @@ def look(now: float | None = None) -> dict[str, Any]:
         seen["drills"], wrong = drilled.look(now)
         troubles |= wrong
         seen["offsite"], wrong = offsite.look(now)
+        troubles |= wrong
+        seen["recovery"], wrong = recovery_kit.look(now)
         troubles |= wrong
     seen["console"] = CONSOLE_PASSWORD.exists()
     seen["people"], wrong = people(now)

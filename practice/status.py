@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from practice import alarm, drilled, offsite
+from practice import alarm, drilled, offsite, recovery_kit
 from practice.health import age, clock
 from practice.server import is_root
 
@@ -61,7 +61,7 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         return f"  {word}  {what:<10} {says}"
 
     database, backup, out = seen["database"], seen["backup"], seen["alarms"]
-    outside = seen.get("offsite", {})
+    outside, kit = seen.get("offsite", {}), seen.get("recovery", {})
     units: dict[str, list[str]] = {"backup": [], "offsite": [], "other": []}
     for key in sorted(wrong):
         if key.startswith("unit:") and key != DRILL:
@@ -77,6 +77,9 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         line("off-site", offsite.describe(outside), "offsite", "offsite-verify", "offsite-renew", "offsite-lost", *units["offsite"])
         if outside or seen["volume"] != "open"
         else f"  {bad} note   off-site   {offsite.NONE}",
+        line("recovery", recovery_kit.describe(kit), "recovery-kit")
+        if "recovery-kit" in wrong or not kit or recovery_kit.is_held(kit)
+        else f"  {bad} note   recovery   {recovery_kit.describe(kit)}",
         line("changes", describe_changes(database, now), "wal-off", "wal-failing", "wal-lost"),
         line("disks", ", ".join(f"{path} {used} % used" for path, used in seen["disks"].items()), "disk"),
         line("people", f"{len(seen['people'])} may log in", "unused"),

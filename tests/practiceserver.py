@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kit.paths import ROOT
-from kit.place import DATABASE, Place
+from kit.place import SERVER, Place
 from kit.render import rendered
 from roles.backup import ARCHIVE_COMMAND, ARCHIVE_TIMEOUT, CLUSTER, REPOSITORY, STANZA
 from roles.database import CONFIG, POSTGRES, PSQL
@@ -95,7 +95,7 @@ class Server:
 @contextmanager
 def practice_server() -> Iterator[Server]:
     """One with a first full backup."""
-    with Place(DATABASE) as place:
+    with Place(*SERVER) as place:
         server = Server(place)
         server.out("tar -xf - -C / --no-same-owner", files())
         server.out(MAKE)

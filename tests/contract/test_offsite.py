@@ -46,10 +46,10 @@ kill $server
 cat $3/state.json"""
 
 
-def pyinfra(sshd: Sshd, clinic: Path, *words: str) -> tuple[Any, str]:
+def pyinfra(sshd: Sshd, clinic: Path, *words: str, role: str = "roles.offsite.offsite") -> tuple[Any, str]:
     """What pyinfra says of the role as JSON, and all that it says."""
     data = ["--data", f"openssh_config_file={sshd.ssh_config}", "--data", f"clinic_file={clinic}"]
-    done = pyinfra_run(sshd, *data, "@openssh/server", "roles.offsite.offsite", *words)
+    done = pyinfra_run(sshd, *data, "@openssh/server", role, *words)
     return json.loads(done.stdout), done.stdout + done.stderr
 
 

@@ -51,6 +51,7 @@ def seen(**troubles: str) -> dict[str, Any]:
                    "count": 9, "keep_days": 35, "bytes": 1},
         "alarms": {"receivers": 2, "waiting": 0, "reasons": []}, "console": True, "drills": [DRILL],
         "offsite": {"newest": NOW - 600, "generation": "2026-11", "kinds": {}, "verified": NOW, "max_age_minutes": 60, "errors": {}},
+        "recovery": {"number": 3, "made": NOW, "confirmed": NOW, "changed": []},
     }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
     assert {"status", "alarm", "backup", "drill"} <= set(registered)
     for name in registered:
         with pytest.raises(SystemExit) as end:
-            main([name, "--help"])
+            main([name.replace("_", "-"), "--help"])
         assert end.value.code == 0
         assert len(capsys.readouterr().out) > 80
 
@@ -99,8 +100,8 @@ def test_who_is_told_is_shown() -> None:
     [("locked", "volume"), ("database", "database"), ("backup", "backup"), ("unit:practice-backup@full.service", "backup"),
      ("wal-failing", "changes"), ("wal-lost", "changes"), ("disk:/data", "disks"), ("timers", "backup"),
      ("unit:nginx.service", "services"), ("unsent", "alarms"), ("breakglass", "console"), ("offsite", "off-site"),
-     ("offsite-lost", "off-site"), ("unit:practice-offsite@send.service", "off-site"), ("drill", "drill"),
-     ("unit:practice-drill.service", "drill")],
+     ("recovery-kit", "recovery"), ("drill", "drill"), ("unit:practice-drill.service", "drill"),
+     ("offsite-lost", "off-site"), ("unit:practice-offsite@send.service", "off-site")],
 )  # fmt: skip
 def test_an_alarm_marks_its_row(key: str, row: str) -> None:
     """Exactly the row that the alarm is about turns bad, and its sentence stands below."""
