@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice import offsite, outbox
+from practice import media, offsite, outbox
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
@@ -56,7 +56,7 @@ def look(now: float | None = None) -> dict[str, Any]:
     troubles = disk_troubles(seen["disks"])
     if seen["volume"] == "closed":
         troubles["locked"] = "The data volume is closed, so the practice cannot work. It wants its recovery key, or the TPM it knows."
-        seen |= {"database": {"up": False}, "backup": {}, "offsite": {}}
+        seen |= {"database": {"up": False}, "backup": {}, "offsite": {}, "media": {}}
     else:
         idle = sorted(timer for timer in timers if states[timer]["ActiveState"] != "active")
         if idle:
@@ -66,6 +66,8 @@ def look(now: float | None = None) -> dict[str, Any]:
         seen["backup"], wrong = backups(seen["database"], now)
         troubles |= wrong
         seen["offsite"], wrong = offsite.look(now)
+        troubles |= wrong
+        seen["media"], wrong = media.look(now)
         troubles |= wrong
     seen["console"] = CONSOLE_PASSWORD.exists()
     seen["people"], wrong = people(now)

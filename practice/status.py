@@ -8,11 +8,12 @@ import sys
 import time
 from typing import Any
 
-from practice import alarm, offsite
+from practice import alarm, media, offsite
 from practice.health import age, clock
 from practice.server import is_root
 
 OFFSITE = ("unit:practice-offsite",)
+MEDIA = ("unit:practice-media",)
 BACKUPS = ("unit:practice-backup", "unit:practice-verify")
 NOBODY = "reach NOBODY outside this server: the clinic file has no section alarm"
 UNSEALED = "no password is sealed for the day when no network helps: sudo practice breakglass"
@@ -60,11 +61,12 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         return f"  {word}  {what:<10} {says}"
 
     database, backup, out = seen["database"], seen["backup"], seen["alarms"]
-    outside = seen.get("offsite", {})
-    units: dict[str, list[str]] = {"backup": [], "offsite": [], "other": []}
+    outside, outer = seen.get("offsite", {}), seen.get("media", {})
+    owners = {"backup": BACKUPS, "offsite": OFFSITE, "media": MEDIA}
+    units: dict[str, list[str]] = {"backup": [], "offsite": [], "media": [], "other": []}
     for key in sorted(wrong):
         if key.startswith("unit:"):
-            units["backup" if key.startswith(BACKUPS) else "offsite" if key.startswith(OFFSITE) else "other"].append(key)
+            units[next((row for row, names in owners.items() if key.startswith(names)), "other")].append(key)
     stale = f" ({age(now - seen['at'])} ago)" if now - seen["at"] > 60 else ""
     lines = [
         f"{seen['practice']}  {seen['server']}  seen {clock(seen['at'])}{stale}",
@@ -75,6 +77,9 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         line("off-site", offsite.describe(outside), "offsite", "offsite-verify", "offsite-renew", "offsite-lost", *units["offsite"])
         if outside or seen["volume"] != "open"
         else f"  {bad} note   off-site   {offsite.NONE}",
+        line("media", media.describe(outer), "media", "media-failed", *units["media"])
+        if outer or seen["volume"] != "open"
+        else f"  {bad} note   media      {media.NONE}",
         line("changes", describe_changes(database, now), "wal-off", "wal-failing", "wal-lost"),
         line("disks", ", ".join(f"{path} {used} % used" for path, used in seen["disks"].items()), "disk"),
         line("people", f"{len(seen['people'])} may log in", "unused"),

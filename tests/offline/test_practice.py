@@ -45,6 +45,7 @@ def seen(**troubles: str) -> dict[str, Any]:
                    "count": 9, "keep_days": 35, "bytes": 1},
         "alarms": {"receivers": 2, "waiting": 0, "reasons": []}, "console": True,
         "offsite": {"newest": NOW - 600, "generation": "2026-11", "kinds": {}, "verified": NOW, "max_age_minutes": 60, "errors": {}},
+        "media": {"days": ["monday"], "due": None, "writing": False, "unknown": None, "media": {}},
     }  # fmt: skip
 
 
@@ -93,7 +94,8 @@ def test_who_is_told_is_shown() -> None:
     [("locked", "volume"), ("database", "database"), ("backup", "backup"), ("unit:practice-backup@full.service", "backup"),
      ("wal-failing", "changes"), ("wal-lost", "changes"), ("disk:/data", "disks"), ("timers", "backup"),
      ("unit:nginx.service", "services"), ("unsent", "alarms"), ("breakglass", "console"), ("offsite", "off-site"),
-     ("offsite-lost", "off-site"), ("unit:practice-offsite@send.service", "off-site")],
+     ("offsite-lost", "off-site"), ("media:monday", "media"), ("media-failed", "media"), ("unit:practice-media@sdb.service", "media"),
+     ("unit:practice-offsite@send.service", "off-site")],
 )  # fmt: skip
 def test_an_alarm_marks_its_row(key: str, row: str) -> None:
     """Exactly the row that the alarm is about turns bad, and its sentence stands below."""
