@@ -44,6 +44,10 @@ SMALL = 1 << 30
 UNFINISHED = "it was pulled out, or the server went down, before it was finished"
 
 
+class Ended(Exception):
+    """Systemd ends the service. No Trouble, after which somebody might try again."""
+
+
 # ---- making one ours ------------------------------------------------------------------------------------------------
 
 
@@ -51,7 +55,7 @@ def disks() -> list[dict[str, Any]]:
     """All disks, and what the kernel knows of them."""
     columns = "NAME,SERIAL,SIZE,MODEL,TRAN,RM,HOTPLUG,TYPE"
     found = json.loads(run("lsblk", "--nodeps", "--json", "--paths", "--output", columns))["blockdevices"]
-    return [disk for disk in found if disk["type"] in ("disk", "loop")]
+    return [disk for disk in found if disk["type"] == "disk"]
 
 
 def called(disk: dict[str, Any]) -> str:
@@ -155,6 +159,8 @@ def plugged_in(name: str) -> None:
         media.note(uuid, error={"at": now, "why": UNFINISHED})
         try:
             sent = write(path, medium.get("sent", {}), now)
+        except Ended:
+            raise Trouble(UNFINISHED) from None
         except Trouble as trouble:
             media.note(uuid, error={"at": now, "why": str(trouble).rstrip(".")})
             raise
@@ -279,7 +285,7 @@ def mounted(*options: str) -> Iterator[None]:
 
 def ended(*_: object) -> None:
     """SIGTERM: systemd ends the service when the device is gone, and when the server goes down."""
-    raise Trouble(UNFINISHED)
+    raise Ended
 
 
 def say(weekday: str, other: str | None) -> None:
