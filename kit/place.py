@@ -16,7 +16,8 @@ from kit.host import as_admin, stream
 from kit.paths import cache_dir
 
 PACKAGES = [
-    "cryptsetup-bin", "e2fsprogs", "libpam-google-authenticator", "nano", "openssh-server", "passwd", "python3-apt", "restic", "restic-rest-server", "sudo",
+    "cryptsetup-bin", "e2fsprogs", "libpam-google-authenticator", "nano", "openssh-server", "passwd", "python3-apt", "restic",
+    "restic-rest-server", "sudo",
 ]  # fmt: skip
 # The system itself lies under an overlay: what was changed is what lies in `changed`. It ends with its standard input, so with us.
 ENTER = """set -eu

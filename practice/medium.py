@@ -162,11 +162,15 @@ def plugged_in(name: str) -> None:
         except Ended:
             raise Trouble(UNFINISHED) from None
         except Trouble as trouble:
+            if not os.path.exists(path):
+                raise Trouble(UNFINISHED) from None
             media.note(uuid, error={"at": now, "why": str(trouble).rstrip(".")})
             raise
         done, today = time.time(), media.DAYS[datetime.date.fromtimestamp(now).weekday()]
         other = None if today == medium["weekday"] else f"it was written on a {today}"
         media.note(uuid, error=None, sent=sent, copies=[*medium["copies"], done][-media.REMEMBERED:], note=other)
+    # From here on it may be pulled out: systemd would end the service for that.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     say(medium["weekday"], other)
 
 
