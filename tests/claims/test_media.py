@@ -82,7 +82,7 @@ def stick(pytestconfig: pytest.Config, host: Host, clinic: Clinic) -> Iterator[S
         pytest.fail("this test plugs a disk in and out: it runs on the VM alone. On this server: sudo practice media", pytrace=False)
     assert clinic.media is not None
     stick = Stick(host)
-    options = "add_host=0 dev_size_mb=192 removable=1 vpd_use_hostno=0"  # the last: its serial number stays the same
+    options = "add_host=0 dev_size_mb=192 removable=1 vpd_use_hostno=0 delay=0"  # the last: its serial number stays the same
     host.check_output(f"rm -f {REGISTRY}; modprobe -r scsi_debug; modprobe scsi_debug {options}")
     try:
         stick.plug()

@@ -159,7 +159,11 @@ def test_a_medium_is_made_written_and_read_back(server: Server) -> None:
         assert (said.returncode, "you can take it out" in said.stdout) == (0, True), said
         assert server.closed()
     medium = server.noted()["media"][uuid]
-    assert len(medium["copies"]) == 2 and "error" not in medium
+    today = server.done("date +%A").lower()
+    note = None if today == "monday" else f"it was written on a {today}"
+    assert (len(medium["copies"]), medium.get("error"), medium.get("note")) == (2, None, note)
+    shown = server.done(f"{PRACTICE} media")
+    assert "you can take out the medium of monday" in shown and f"plugged in as {name}" in shown
     snapshots = json.loads(server.restic(name, "snapshots --json"))
     kinds = [snapshot["tags"][0] for snapshot in snapshots]
     assert sorted(kinds) == sorted(["database", "changes", "documents", "configuration", "system", "changes", "documents"])
@@ -187,6 +191,16 @@ def test_what_must_not_become_a_medium_does_not(server: Server) -> None:
     server.pull(name)
     assert wrong == {}
     assert refused.returncode == 1 and "is in use" in refused.stderr, refused
+
+
+def test_an_enrolment_that_was_cut_off_is_done_again(server: Server) -> None:
+    """What was begun held nothing yet, so nobody has to name it; what was finished did."""
+    begun = f"cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file {KEY} --label cabinet-media-friday"
+    name = server.medium("stick2", carries=f"{begun} --subsystem cabinet-forming {{disk}}")
+    server.done(f"{PRACTICE} media enrol friday stick2")
+    again = server.run(f"{PRACTICE} media enrol friday stick2")
+    assert again.returncode == 1 and "is not blank" in again.stderr, again
+    server.pull(name)
 
 
 def test_an_unknown_device_is_left_alone(server: Server) -> None:
@@ -231,4 +245,22 @@ def test_a_medium_that_is_pulled_out_in_the_middle_loses_nothing(server: Server)
     ids = [snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))]
     assert [snapshot["id"] for snapshot in first if snapshot["id"] not in ids] == [], "what it held is gone"
     server.restic(name, "check --read-data")
+    server.pull(name)
+
+
+def test_a_medium_that_is_full_says_so(server: Server) -> None:
+    """What it held stays. With less to write it is finished again: what the run before left half written makes room."""
+    server.done("rm -f /srv/scan")
+    name = server.medium("stick4", size=64 * MIB)
+    server.done(f"{PRACTICE} media enrol thursday stick4")
+    server.done(f"{PRACTICE} media run {name}")
+    held = {snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))}
+    server.done("head -c 80000000 /dev/urandom >/srv/scan")
+    full = server.run(f"{PRACTICE} media run {name}")
+    assert full.returncode == 75 and "no space left" in full.stderr, full
+    server.done("rm /srv/scan; head -c 20000000 /dev/urandom >/srv/scan")
+    server.done(f"{PRACTICE} media run {name}")
+    there = {snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))}
+    assert held - there == set(), "what it held is gone"
+    server.done("rm /srv/scan")
     server.pull(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from practice import media, medium
+from practice import media, medium, telling
 from practice.server import Trouble
 
 # Wednesday, noon.
@@ -86,6 +86,12 @@ def test_it_says_what_can_be_taken_out(server: Path) -> None:
     assert "you can take out the medium of monday" in media.describe(media.look(NOW)[0])
     media.note("uuid-monday", error={"at": NOW, "why": "x"})
     assert "take out" not in media.describe(media.look(NOW)[0])
+
+
+def test_the_message_says_what_to_do() -> None:
+    """It is no alarm."""
+    message = telling.message(("written", "monday", NOW))
+    assert "] done: The medium of monday" in message["subject"] and "lock it away" in message["text"]
 
 
 def test_what_does_not_come_back_as_it_was_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
