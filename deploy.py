@@ -5,6 +5,7 @@ from roles.backup import backed_up, backup
 from roles.base import base, stamp
 from roles.database import database
 from roles.firewall import firewall
+from roles.media import media
 from roles.offsite import offsite
 from roles.proxy import proxy
 from roles.recovery import recovery
@@ -22,6 +23,7 @@ ssh()
 vpn()  # behind the door that asks for two factors
 database()
 backup(wait=False)  # needs a cluster to back up; the first one is made while the proxy is set up
+media()  # what it writes is there by now, but for the first backup
 proxy()
 backed_up()
 stamp()  # last: the revision on a server is one that was carried out to its end

@@ -12,7 +12,7 @@ from kit import keys, words, yamlmarks
 from kit.alarms import Alarm
 from kit.offsite import Offsite
 from kit.paths import ROOT
-from kit.sections import ADMINISTRATORS, VM, Backup, Connect, Contact, Database, Egress, Net, Person, Proxy, Storage, Vpn
+from kit.sections import ADMINISTRATORS, VM, Backup, Connect, Contact, Database, Egress, Media, Net, Person, Proxy, Storage, Vpn
 from kit.yamlmarks import FileError, Loc, Mistakes, Strict, did_you_mean
 
 
@@ -39,6 +39,7 @@ class Clinic(Strict):
     storage: Storage
     backup: Backup
     offsite: Offsite | None = None
+    media: Media | None = None
     alarm: Alarm | None = None
     proxy: Proxy
     database: Database = Database()

@@ -16,7 +16,8 @@ from kit.host import as_admin, stream
 from kit.paths import cache_dir
 
 PACKAGES = [
-    "libpam-google-authenticator", "nano", "openssh-server", "passwd", "python3-apt", "restic", "restic-rest-server", "sudo",
+    "cryptsetup-bin", "e2fsprogs", "libpam-google-authenticator", "nano", "openssh-server", "passwd", "python3-apt", "restic",
+    "restic-rest-server", "sudo",
 ]  # fmt: skip
 # What tests of the database and of the recovery kit need as well: a system of its own, because each place is unpacked into memory.
 SERVER = (

@@ -21,6 +21,8 @@ Profile = Annotated[str, words.one_of(PROFILES)]
 Zone = Annotated[
     str, words.one_of(("lan", "management", "vpn"), {"internet": "nothing is published to the Internet; from there the way in is the vpn"})
 ]
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+Weekday = Annotated[str, words.one_of(WEEKDAYS)]
 Unlock = Annotated[
     str,
     words.one_of(
@@ -228,6 +230,21 @@ class Backup(Disk):
     differential: words.TimeOfDay = "22:30"
     keep_days: Annotated[int, Field(ge=30, le=3650)] = 35
     max_age_hours: Annotated[int, Field(ge=25, le=72)] = 26
+
+
+class Media(Strict):
+    """The third kind of copy: external media, one per working day, that somebody takes home."""
+
+    days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = Field(examples=["[monday, tuesday, wednesday, thursday, friday]"])
+
+    @field_validator("days")
+    @classmethod
+    def are_different_days(cls, days: tuple[str, ...]) -> tuple[str, ...]:
+        """A day that stands here twice was meant to be another."""
+        twice = [(index, day) for index, day in enumerate(days) if day in days[:index]]
+        if twice:
+            raise Mistakes([((index,), f"{day} stands here twice; each day has one medium") for index, day in twice])
+        return days
 
 
 class Certificate(Strict):

@@ -92,8 +92,13 @@ def verify(now: float) -> None:
     """A quarter of what lies there is read and compared, another one each week. Raises Trouble."""
     state = kept()
     if state.get("generation"):
-        opened(state["generation"], state.get("hint", "")).verify(f"{int(now // WEEK) % 4 + 1}/4")
+        opened(state["generation"], state.get("hint", "")).verify(quarter(now))
         note(lambda state: state.update(verified=now))
+
+
+def quarter(now: float) -> str:
+    """Which part is read this week: after four weeks, all were."""
+    return f"{int(now // WEEK) % 4 + 1}/4"
 
 
 def copies(engine: Restic, sent: dict[str, Any], now: float) -> Iterator[tuple[str, dict[str, Any]]]:

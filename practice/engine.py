@@ -107,6 +107,14 @@ class Restic:
         """Read what is kept, or one of so many parts of it, and compare checksums; what belongs together is looked at in any case."""
         self._ask("check", f"--read-data-subset={part}", "--no-lock", timeout=86400)
 
+    def forget(self, days: int) -> None:
+        """Remove what is older than the newest of its kind by more than so many days, and make its room free.
+
+        Only where nobody else writes, as on a medium of ours: what a run that was cut off has left locked, it unlocks.
+        """
+        self._ask("unlock", "--remove-all", timeout=120)
+        self._ask("forget", f"--keep-within={days}d", "--group-by=paths", "--prune", timeout=86400)
+
     def _backup(self, words: Sequence[str], tags: Sequence[str], stdin: str = "") -> str:
         marks = [f"--tag={tag}" for tag in tags]
         command = ["backup", "--json", "--no-scan", "--cleanup-cache", f"--host={OWNER}", *marks, *words]

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice import drilled, offsite, outbox, recovery_kit
+from practice import drilled, media, offsite, outbox, recovery_kit
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
@@ -20,6 +20,8 @@ TIMERS = (
     "practice-backup-full.timer", "practice-backup-diff.timer", "practice-verify.timer", "practice-drill.timer",
     "practice-watch.timer", "practice-send.path", "practice-send.timer", "practice-silence.timer",
 )  # fmt: skip
+# Each says how it is, and what is wrong with that.
+WHAT_IS_KEPT = {"drills": drilled, "offsite": offsite, "media": media, "recovery": recovery_kit}
 WAL = Path(f"/backup/pgbackrest/archive/{STANZA}")
 DISKS = ("/", "/data", "/backup")
 FULL_PERCENT = 85
@@ -56,7 +58,7 @@ def look(now: float | None = None) -> dict[str, Any]:
     troubles = disk_troubles(seen["disks"])
     if seen["volume"] == "closed":
         troubles["locked"] = "The data volume is closed, so the practice cannot work. It wants its recovery key, or the TPM it knows."
-        seen |= {"database": {"up": False}, "backup": {}, "drills": [], "offsite": {}, "recovery": {}}
+        seen |= {"database": {"up": False}, "backup": {}} | {name: {} for name in WHAT_IS_KEPT}
     else:
         idle = sorted(timer for timer in timers if states[timer]["ActiveState"] != "active")
         if idle:
@@ -65,12 +67,9 @@ def look(now: float | None = None) -> dict[str, Any]:
         troubles |= wrong
         seen["backup"], wrong = backups(seen["database"], now)
         troubles |= wrong
-        seen["drills"], wrong = drilled.look(now)
-        troubles |= wrong
-        seen["offsite"], wrong = offsite.look(now)
-        troubles |= wrong
-        seen["recovery"], wrong = recovery_kit.look(now)
-        troubles |= wrong
+        for name, kept in WHAT_IS_KEPT.items():
+            seen[name], wrong = kept.look(now)
+            troubles |= wrong
     seen["console"] = CONSOLE_PASSWORD.exists()
     seen["people"], wrong = people(now)
     troubles |= wrong

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from practice import notes
 from practice.server import Trouble, is_root, run
 
 # Written by roles/offsite.py; without it nothing is sent.
@@ -83,9 +82,7 @@ def serve(what: str) -> int:
 
 def kept() -> State:
     """What is known of what was sent."""
-    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-        return json.loads((HOME / "state.json").read_text())
-    return {}
+    return notes.read(HOME / "state.json")
 
 
 def remember(kind: str, copy: dict[str, Any]) -> None:
@@ -95,24 +92,12 @@ def remember(kind: str, copy: dict[str, Any]) -> None:
 
 def note(change: Callable[[State], None]) -> None:
     """Change what is known, in one step; two services may do so at the same time."""
-    with (HOME / "state.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        state = kept()
-        change(state)
-        staged = HOME / ".state.json"
-        with staged.open("w") as file:
-            json.dump(state, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.rename(HOME / "state.json")
+    notes.change(HOME / "state.json", change)
 
 
-@contextlib.contextmanager
-def only_one(what: str) -> Iterator[None]:
+def only_one(what: str) -> contextlib.AbstractContextManager[None]:
     """A run that finds another of its kind going on waits for it, as after a start by hand."""
-    with (HOME / f"{what}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return notes.only_one(HOME / f"{what}.lock")
 
 
 def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:

@@ -8,12 +8,13 @@ import sys
 import time
 from typing import Any
 
-from practice import alarm, drilled, offsite, recovery_kit
+from practice import alarm, drilled, media, offsite, recovery_kit
 from practice.health import age, clock
 from practice.server import is_root
 
 OFFSITE = ("unit:practice-offsite",)
-DRILL = "unit:practice-drill.service"
+DRILL = ("unit:practice-drill",)
+MEDIA = ("unit:practice-media",)
 BACKUPS = ("unit:practice-backup", "unit:practice-verify")
 NOBODY = "reach NOBODY outside this server: the clinic file has no section alarm"
 UNSEALED = "no password is sealed for the day when no network helps: sudo practice breakglass"
@@ -61,11 +62,12 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         return f"  {word}  {what:<10} {says}"
 
     database, backup, out = seen["database"], seen["backup"], seen["alarms"]
-    outside, kit = seen.get("offsite", {}), seen.get("recovery", {})
-    units: dict[str, list[str]] = {"backup": [], "offsite": [], "other": []}
+    outside, outer, kit = seen.get("offsite", {}), seen.get("media", {}), seen.get("recovery", {})
+    owners = {"backup": BACKUPS, "drill": DRILL, "offsite": OFFSITE, "media": MEDIA}
+    units: dict[str, list[str]] = {name: [] for name in (*owners, "other")}
     for key in sorted(wrong):
-        if key.startswith("unit:") and key != DRILL:
-            units["backup" if key.startswith(BACKUPS) else "offsite" if key.startswith(OFFSITE) else "other"].append(key)
+        if key.startswith("unit:"):
+            units[next((row for row, names in owners.items() if key.startswith(names)), "other")].append(key)
     stale = f" ({age(now - seen['at'])} ago)" if now - seen["at"] > 60 else ""
     lines = [
         f"{seen['practice']}  {seen['server']}  seen {clock(seen['at'])}{stale}",
@@ -73,10 +75,13 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         line("volume", f"the encrypted data volume is {seen['volume']}", "locked"),
         line("database", describe_database(database), "database", "pages", "wal-full"),
         line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", *units["backup"]),
-        line("drill", drilled.newest(seen.get("drills", [])), "drill", DRILL),
+        line("drill", drilled.newest(seen.get("drills", [])), "drill", *units["drill"]),
         line("off-site", offsite.describe(outside), "offsite", "offsite-verify", "offsite-renew", "offsite-lost", *units["offsite"])
         if outside or seen["volume"] != "open"
         else f"  {bad} note   off-site   {offsite.NONE}",
+        line("media", media.describe(outer), "media", "media-failed", *units["media"])
+        if outer or seen["volume"] != "open"
+        else f"  {bad} note   media      {media.NONE}",
         line("recovery", recovery_kit.describe(kit), "recovery-kit")
         if "recovery-kit" in wrong or not kit or recovery_kit.is_held(kit)
         else f"  {bad} note   recovery   {recovery_kit.describe(kit)}",

@@ -26,6 +26,8 @@ SENTENCES = {
     "disk": ("A disk is nearly full.", f"{LOOK}, and make room before the database stops."),
     "drill": ("For days no backup was restored on trial.", f"Try it: sudo practice drill. {LOOK}"),
     "locked": ("The data volume is closed, so the practice cannot work.", "With the recovery key: sudo practice unlock"),
+    "media": ("The external medium of a working day is missing.", "Plug it in; the server writes it, and says when it can go."),
+    "media-failed": ("An external medium could not be written.", "Plug it in again, or another one. Why: sudo practice media"),
     "offsite": ("The copy outside the practice is too old.", "See that the Internet is there, then: sudo practice offsite send"),
     "offsite-lost": ("The copy outside the practice was gone.", "A new one was begun. Ask whoever keeps it what has happened."),
     "offsite-renew": ("No new repository could be begun outside the practice.", f"Ask whoever keeps it whether there is room. {LOOK}"),
@@ -47,13 +49,14 @@ OTHER = ("The server says that something needs a person.", LOOK)
 # The unit that notices when the watch is silent; it is worth words of its own.
 SILENCE = ("unit:practice-silence.service", ("The server no longer looks at itself.", "systemctl status practice-watch.timer"))
 # A part of the system, by a name that no person has given: without what follows an @.
-DETAILS = {"unit": re.compile(r"[a-z][a-z-]*@?"), "disk": re.compile(r"/(data|backup)?\Z")}
+DETAILS = {"unit": re.compile(r"[a-z][a-z-]*@?"), "disk": re.compile(r"/(data|backup)?\Z"), "media": re.compile(r"[a-z]{3,6}day\Z")}
 ABOUT = {
     "raised": "ALARM",
     "still": "ALARM, still",
     "over": "over",
     "test": "test",
     "alive": "alive",
+    "written": "done",
 }
 
 Said = tuple[str, str, float]
@@ -103,6 +106,8 @@ def message(said: Said, standing: int = 0) -> dict[str, str]:
         remedy = "Nothing. When this message stays away, call whoever looks after the server."
     elif state == "test":
         what, remedy = "This is a test: alarms reach you.", "Nothing."
+    elif state == "written":
+        what, remedy = f"The medium of {key} is written and read back.", "Take it out of the practice, and lock it away."
     else:
         what, remedy = words(key)
     if state == "over":

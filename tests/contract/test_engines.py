@@ -1,4 +1,4 @@
-"""What every engine that keeps copies must do; today restic at a real rest-server with TLS. Others join by one line in ENGINES."""
+"""What every engine that keeps copies must do: restic at a real rest-server with TLS, restic on a medium. Others join by one line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from practice.engine import Engine
+from practice.engine import Engine, Restic
 from practice.server import Trouble
-from tests.restserver import ACCOUNT, keeper, rest_server
+from tests.restserver import ACCOUNT, keeper, programs, rest_server
 
 DAY = 86400
 
@@ -50,7 +50,29 @@ def restic_offsite(home: Path) -> Iterator[Kept]:
         yield Kept(server.engine("2026-11", "secret"), server.store / "2026-11/data", expire)
 
 
-ENGINES: dict[str, Callable[[Path], AbstractContextManager[Kept]]] = {"restic off-site": restic_offsite}
+@contextmanager
+def restic_medium(home: Path) -> Iterator[Kept]:
+    """In a directory, as on an external medium; what is old is removed by whoever writes."""
+    engine = Restic(str(home / "restic"), {"RESTIC_PASSWORD": "secret"}, home / "cache", program=str(programs(home) / "restic"))
+
+    def expire(days: int) -> Engine:
+        """What is kept was made so many days ago, by restic's own word; a lock of a run that was cut off stands in the way."""
+        earlier = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - days * DAY))
+        engine._ask("rewrite", "--forget", f"--new-time={earlier}")
+        engine.back_up([home / "data"])
+        assert len(engine.snapshots()) == 3, "control: they are there"
+        (key, *_) = (home / "restic/keys").iterdir()
+        (home / "restic/locks" / key.name).write_bytes(b"half a lock")
+        engine.forget(30)
+        return engine
+
+    yield Kept(engine, home / "restic/data", expire)
+
+
+ENGINES: dict[str, Callable[[Path], AbstractContextManager[Kept]]] = {
+    "restic off-site": restic_offsite,
+    "restic on a medium": restic_medium,
+}
 
 
 def tree(top: Path) -> dict[str, tuple[int, str]]:
@@ -112,4 +134,4 @@ def test_an_engine_keeps_what_it_was_given(kind: str, tmp_path: Path) -> None:
         later = kept.expire(40)
         assert len(later.snapshots()) == 1, "what is young enough is there"
         with pytest.raises(Trouble):
-            engine.snapshots()
+            engine.restore(ids[0], tmp_path / "gone")

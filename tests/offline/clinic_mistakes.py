@@ -532,6 +532,26 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "alarm: {}\n",
         "41: alarm: names nobody; it needs mail, webhook, or both",
     ),
+    "media for a day that is none": (
+        "vpn:\n",
+        "media: {days: [lundi, tuesday]}\nvpn:\n",
+        '44: media.days[0]: "lundi" is not known; known here: monday, tuesday, wednesday, thursday, friday, saturday, sunday',
+    ),
+    "two media for one day": (
+        "vpn:\n",
+        "media: {days: [monday, tuesday, monday]}\nvpn:\n",
+        "44: media.days[2]: monday stands here twice; each day has one medium",
+    ),
+    "media for no day": (
+        "vpn:\n",
+        "media: {days: []}\nvpn:\n",
+        "44: media.days: at least one is needed",
+    ),
+    "media without their days": (
+        "vpn:\n",
+        "media: {}\nvpn:\n",
+        "44: media.days: is missing; for example: [monday, tuesday, wednesday, thursday, friday]",
+    ),
     "copy outside without its password": (
         "vpn:\n",
         "offsite: {host: vault.example, account: haddad}\nvpn:\n",

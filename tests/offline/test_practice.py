@@ -52,6 +52,7 @@ def seen(**troubles: str) -> dict[str, Any]:
         "alarms": {"receivers": 2, "waiting": 0, "reasons": []}, "console": True, "drills": [DRILL],
         "offsite": {"newest": NOW - 600, "generation": "2026-11", "kinds": {}, "verified": NOW, "max_age_minutes": 60, "errors": {}},
         "recovery": {"number": 3, "made": NOW, "confirmed": NOW, "changed": []},
+        "media": {"days": ["monday"], "due": None, "writing": False, "unknown": None, "media": {}},
     }  # fmt: skip
 
 
@@ -101,7 +102,8 @@ def test_who_is_told_is_shown() -> None:
      ("wal-failing", "changes"), ("wal-lost", "changes"), ("disk:/data", "disks"), ("timers", "backup"),
      ("unit:nginx.service", "services"), ("unsent", "alarms"), ("breakglass", "console"), ("offsite", "off-site"),
      ("recovery-kit", "recovery"), ("drill", "drill"), ("unit:practice-drill.service", "drill"),
-     ("offsite-lost", "off-site"), ("unit:practice-offsite@send.service", "off-site")],
+     ("offsite-lost", "off-site"), ("media:monday", "media"), ("media-failed", "media"), ("unit:practice-media@sdb.service", "media"),
+     ("unit:practice-offsite@send.service", "off-site")],
 )  # fmt: skip
 def test_an_alarm_marks_its_row(key: str, row: str) -> None:
     """Exactly the row that the alarm is about turns bad, and its sentence stands below."""

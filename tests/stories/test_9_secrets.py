@@ -29,7 +29,8 @@ SECRET_FILES = (
     f"find {SECRETS} {HOME} {TLS} /etc/cabinet/totp {VPN_KEY} /etc/cabinet/breakglass /etc/ssh/ssh_host_* "
     "-type f ! -perm /o+r -size +0 2>/dev/null || true"  # nobody may have made a password for the console
 )
-MUST = {f"{SECRETS}/{name}" for name in ("recovery-key", "backup-passphrase", "database-practice", "authority.key", "offsite-password")} | {
+PASSWORDS = ("recovery-key", "backup-passphrase", "database-practice", "authority.key", "offsite-password", "media-password")
+MUST = {f"{SECRETS}/{name}" for name in PASSWORDS} | {
     f"{HOME}/key.conf", VPN_KEY, "/etc/cabinet/totp/salim", "/etc/ssh/ssh_host_ed25519_key",
 }  # fmt: skip
 VERIFIERS = f"cut -d : -f 2 /etc/shadow; {PSQL} -d postgres -c 'SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL'"
@@ -44,7 +45,7 @@ QUIET = [
 LOUD = (["-v"], ["-vv"], ["-vvv"], ["--debug"], ["-vvv", "--debug", "--debug-all"], ["-vvv", "--diff"])
 # The claims about secrets, with all that pytest can say of one that is refuted.
 CLAIMS = [sys.executable, "-m", "pytest", "-vv", "--showlocals", "tests/claims", "-k", "key or password or secret or seed"]
-ROLES = ("storage", "offsite", "database", "backup", "ssh")  # those that handle secrets
+ROLES = ("storage", "offsite", "media", "database", "backup", "ssh")  # those that handle secrets
 
 HANDLED = f"{SECRETS}/* {HOME}/key.conf /etc/cabinet/totp/amina"
 # Each operation that handles a secret gets something to do.

@@ -1,0 +1,41 @@
+"""What a command remembers between its runs: a JSON file that is changed in one step, and a lock that only one holds."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Notes = dict[str, Any]
+
+
+def read(path: Path) -> Notes:
+    """What is noted there; nothing before the first note."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        return json.loads(path.read_text())
+    return {}
+
+
+def change(path: Path, how: Callable[[Notes], None]) -> None:
+    """Change what is noted, in one step; two services may do so at the same time."""
+    with only_one(path.with_suffix(".lock")):
+        notes = read(path)
+        how(notes)
+        staged = path.with_name(f".{path.name}")
+        with staged.open("w") as file:
+            json.dump(notes, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.rename(path)
+
+
+@contextlib.contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Whoever finds another at it waits for it."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

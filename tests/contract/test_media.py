@@ -1,0 +1,266 @@
+"""External media against Debian 13's own cryptsetup, ext4 and restic: made ours, written, read back, pulled out in the middle, finished.
+
+Not every kernel that runs this has a device mapper. So `cryptsetup open` asks the real one whether the password opens the medium, and
+then shows what lies behind its header by a second loop device, unencrypted; all else is as on a server.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from kit.paths import ROOT
+from kit.place import Place
+
+MIB = 1 << 20
+KEY = "/var/lib/cabinet/secrets/media-password"
+# Loop devices are the whole machine's: these are ours.
+STICKS = f"/run/sticks-{os.getpid()}"
+# Devices of our own: what happens here, the machine's /dev never sees. lsblk asks udev's notes for a serial number.
+PREPARE = r"""set -eu
+mount -t sysfs sys /sys && umount --lazy /dev && mount -t tmpfs -o dev dev /dev && mkdir -p /dev/mapper /dev/disk/by-uuid /run/udev/data
+for node in null:3 zero:5 full:7 random:8 urandom:9; do mknod -m 666 /dev/${node%:*} c 1 ${node#*:}; done
+mknod /dev/loop-control c 10 237
+number=0; while [ $number -lt 32 ]; do mknod /dev/loop$number b 7 $number; number=$((number + 1)); done
+mkdir -p /run/cabinet /etc/cabinet /var/lib/cabinet/secrets /srv /backup/pgbackrest/backup/main /backup/pgbackrest/archive/main
+head -c 48 /dev/urandom | base64 -w 0 >/var/lib/cabinet/secrets/media-password
+echo '{"days": ["monday"], "never": ["data0", "backup0"]}' >/etc/cabinet/media.json
+echo A >/backup/pgbackrest/backup/main/backup.info
+echo 1 >/backup/pgbackrest/archive/main/1
+echo Nadia >/srv/letter
+"""
+CRYPTSETUP = r"""#!/bin/sh
+set -eu
+case $1 in
+open)
+    eval "name=\${$#}" "device=\${$(($# - 1))}"
+    /usr/sbin/cryptsetup open --test-passphrase --key-file /var/lib/cabinet/secrets/media-password "$device"
+    offset=$(/usr/sbin/cryptsetup luksDump "$device" | awk '$1 == "offset:" { print $2; exit }')
+    ln -s "$(losetup --find --show --offset "$offset" "$device")" /dev/mapper/$name ;;
+close)
+    eval "name=\${$#}"
+    losetup --detach "$(readlink /dev/mapper/$name)"
+    rm /dev/mapper/$name ;;
+*) exec /usr/sbin/cryptsetup "$@" ;;
+esac
+"""
+# Here a loop device is a disk.
+LSBLK = r"""#!/bin/sh
+/usr/bin/lsblk "$@" | sed 's/ loop\( \|$\)/ disk\1/; s/"loop"/"disk"/'
+"""
+# What a device that is gone does to its file system: nothing is written any more, not even the journal (EXT4_IOC_SHUTDOWN, 2: NOLOGFLUSH).
+GONE = "import fcntl, os; fcntl.ioctl(os.open('/run/cabinet/media', os.O_RDONLY), 0x8004587D, (2).to_bytes(4, 'little'))"
+PRACTICE = "/usr/local/bin/practice"
+
+
+@dataclass
+class Server:
+    """A practice's server, as far as media go."""
+
+    place: Place
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """What a line of shell does there."""
+        words = self.place.inside(f"export PATH=/opt/instead:$PATH\n{command}")
+        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+    def done(self, command: str) -> str:
+        """What it prints, when it must succeed."""
+        done = self.run(command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def medium(self, serial: str, size: int = 256 * MIB, carries: str = "") -> str:
+        """A blank one is plugged in, or one that `carries` something; what the kernel calls it."""
+        self.done(f"mkdir -p {STICKS}; truncate -s {size} {STICKS}/{serial}; {carries.format(disk=f'{STICKS}/{serial}')}")
+        return self.plug(serial)
+
+    def plug(self, serial: str) -> str:
+        """The medium of that serial number is plugged in."""
+        path = self.done(f"losetup --find --show {STICKS}/{serial}")
+        number = path.removeprefix("/dev/loop")
+        self.done(f"printf 'I:1\\nE:ID_SERIAL_SHORT={serial}\\n' >/run/udev/data/b7:{number}")
+        self.done(f"uuid=$(cryptsetup luksUUID {path} 2>/dev/null) && ln -sf {path} /dev/disk/by-uuid/$uuid || true")
+        return path.removeprefix("/dev/")
+
+    def pull(self, name: str) -> None:
+        """It is not there any more."""
+        self.done(f"losetup --detach /dev/{name}; rm -f /run/udev/data/b7:{name.removeprefix('loop')}")
+
+    def closed(self) -> bool:
+        """Whether no medium is open or mounted."""
+        return self.run("[ ! -e /dev/mapper/cabinet-media ] && ! mountpoint -q /run/cabinet/media").returncode == 0
+
+    def noted(self) -> dict:
+        """What the server knows of its media."""
+        return json.loads(self.done("cat /var/lib/cabinet/media.json"))
+
+    def restic(self, name: str, command: str) -> str:
+        """What restic says of a medium, opened by nothing but its password."""
+        opens = f"cryptsetup open --key-file {KEY} /dev/{name} other && mount -o ro /dev/mapper/other /mnt"
+        closes = "umount /mnt; cryptsetup close other"
+        restic = f"restic --no-lock --no-cache -r /mnt/restic --password-file {KEY} {command}"
+        return self.done(f"{opens}\nsaid=$({restic}); rc=$?\n{closes}\necho \"$said\"; exit $rc")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Debian 13 with our own programs on it."""
+    with Place() as place:
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.add(ROOT / "practice", "usr/local/lib/cabinet/practice", filter=lambda each: None if "__pycache__" in each.name else each)
+            tar.add(ROOT / "files/storage/format-volume", "usr/local/lib/cabinet/format-volume")
+            tar.add(ROOT / "files/base/practice", "usr/local/bin/practice")
+            for program, text in (("cryptsetup", CRYPTSETUP), ("lsblk", LSBLK)):
+                entry = tarfile.TarInfo(f"opt/instead/{program}")
+                entry.size, entry.mode = len(text), 0o755
+                tar.addfile(entry, io.BytesIO(text.encode()))
+        subprocess.run(place.inside("tar -x -C / -f -; chmod 755 /usr/local/bin/practice"), input=archive.getvalue(), check=True)
+        server = Server(place)
+        server.done(PREPARE)
+        try:
+            yield server
+        finally:
+            ours = f"$(losetup -nO NAME,BACK-FILE | awk '$2 ~ \"^{STICKS}/\" {{ print $1 }}')"
+            server.run(
+                f"umount --lazy /run/cabinet/media\nfor outer in {ours}; do "
+                "losetup -nO NAME -j $outer | xargs -r losetup --detach; losetup --detach $outer; done"
+            )
+
+
+def test_a_medium_is_made_written_and_read_back(server: Server) -> None:
+    """What carries something is refused untouched; named, it becomes a medium; what is on it restores; old copies stay."""
+    name = server.medium("stick1", carries="mkfs.ext4 -q {disk} && echo holiday | dd of={disk} seek=9999 conv=notrunc status=none")
+    before = server.done(f"sha256sum {STICKS}/stick1")
+    refused = server.run(f"{PRACTICE} media enrol monday /dev/{name}")
+    assert refused.returncode == 1 and "is not blank, it carries: " in refused.stderr, refused
+    assert "--wipe stick1" in refused.stderr and "Nothing was written" in refused.stderr
+    assert server.run(f"{PRACTICE} media enrol monday /dev/{name} --wipe stick2").returncode == 1, "another one was named"
+    assert server.done(f"sha256sum {STICKS}/stick1") == before
+    said = server.done(f"{PRACTICE} media enrol monday stick1 --wipe stick1")
+    assert "the medium of monday" in said
+    (uuid,) = server.noted()["media"]
+    assert server.done(f"blkid -p -o value -s LABEL -s UUID /dev/{name}").split() == [uuid, "cabinet-media-monday"]
+    server.pull(name)
+    for letter in ("Nadia", "Nadia, again"):
+        server.done(f"echo {shlex.quote(letter)} >/srv/letter")
+        name = server.plug("stick1")
+        said = server.run(f"{PRACTICE} media run {name}")
+        assert (said.returncode, "you can take it out" in said.stdout) == (0, True), said
+        assert server.closed()
+    medium = server.noted()["media"][uuid]
+    today = server.done("date +%A").lower()
+    note = None if today == "monday" else f"it was written on a {today}"
+    assert (len(medium["copies"]), medium.get("error"), medium.get("note")) == (2, None, note)
+    shown = server.done(f"{PRACTICE} media")
+    assert "you can take out the medium of monday" in shown and f"plugged in as {name}" in shown
+    snapshots = json.loads(server.restic(name, "snapshots --json"))
+    kinds = [snapshot["tags"][0] for snapshot in snapshots]
+    assert sorted(kinds) == sorted(["database", "changes", "documents", "configuration", "system", "changes", "documents"])
+    documents = [snapshot["id"] for snapshot in snapshots if snapshot["tags"] == ["documents"]]
+    assert [server.restic(name, f"dump {one} /srv/letter").strip() for one in documents] == ["Nadia", "Nadia, again"]
+    server.pull(name)
+
+
+def test_what_must_not_become_a_medium_does_not(server: Server) -> None:
+    """The server's own disks, what is mounted, what has no serial number; and one stray byte is somebody's data."""
+    wrong = {}
+    for serial, carries, words in (
+        ("data0", "true", "is the server's own disk"),
+        ("stray", "printf x | dd of={disk} bs=1 seek=99999999 conv=notrunc status=none", "byte 99999999 is not zero"),
+    ):
+        name = server.medium(serial, carries=carries)
+        refused = server.run(f"{PRACTICE} media enrol monday /dev/{name} {'--wipe data0' if serial == 'data0' else ''}")
+        if refused.returncode != 1 or words not in refused.stderr:
+            wrong[serial] = refused
+        server.pull(name)
+    name = server.medium("used", carries="mkfs.ext4 -q {disk}")
+    server.done(f"mount /dev/{name} /mnt")
+    refused = server.run(f"{PRACTICE} media enrol monday /dev/{name} --wipe used")
+    server.done("umount /mnt")
+    server.pull(name)
+    assert wrong == {}
+    assert refused.returncode == 1 and "is in use" in refused.stderr, refused
+
+
+def test_an_enrolment_that_was_cut_off_is_done_again(server: Server) -> None:
+    """What was begun held nothing yet, so nobody has to name it; what was finished did."""
+    begun = f"cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file {KEY} --label cabinet-media-friday"
+    name = server.medium("stick2", carries=f"{begun} --subsystem cabinet-forming {{disk}}")
+    server.done(f"{PRACTICE} media enrol friday stick2")
+    again = server.run(f"{PRACTICE} media enrol friday stick2")
+    assert again.returncode == 1 and "is not blank" in again.stderr, again
+    server.pull(name)
+
+
+def test_an_unknown_device_is_left_alone(server: Server) -> None:
+    """Another practice's medium, and somebody's holiday: nothing is written to either, and it is noted."""
+    for serial, carries in (
+        ("holiday", "mkfs.ext4 -q {disk}"),
+        ("other", "echo x | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --label cabinet-media-monday {disk} -"),
+    ):
+        name = server.medium(serial, carries=carries)
+        before = server.done(f"sha256sum {STICKS}/{serial}")
+        said = server.run(f"{PRACTICE} media run {name}")
+        assert (said.returncode, "is left alone" in said.stdout) == (0, True), said
+        assert server.done(f"sha256sum {STICKS}/{serial}") == before
+        assert serial in server.noted()["unknown"]["what"]
+        server.pull(name)
+
+
+def test_a_medium_that_is_pulled_out_in_the_middle_loses_nothing(server: Server) -> None:
+    """What it held stays; what is left open is closed; plugged in again it is finished, and the error is gone."""
+    name = server.medium("stick3", size=512 * MIB)
+    server.done(f"{PRACTICE} media enrol tuesday stick3")
+    server.done(f"{PRACTICE} media run {name}")
+    first = json.loads(server.restic(name, "snapshots --json"))
+    server.done("head -c 150000000 /dev/urandom >/srv/scan")
+    words = server.place.inside(f"export PATH=/opt/instead:$PATH; echo $$ >/run/running; exec {PRACTICE} media run {name}")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 60
+        while server.run("[ $(du -sm /run/cabinet/media/restic/data | cut -f 1) -ge 30 ]").returncode and time.monotonic() < end:
+            assert process.poll() is None, process.communicate()
+        server.done(f"python3 -c {shlex.quote(GONE)}")
+        server.done("kill -TERM $(cat /run/running)")  # as systemd does, when the device is gone
+        said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    (medium,) = [medium for medium in server.noted()["media"].values() if medium["serial"] == "stick3"]
+    assert "pulled out" in medium["error"]["why"] and len(medium["copies"]) == 1
+    assert server.closed()
+    server.pull(name)
+    name = server.plug("stick3")
+    server.done(f"{PRACTICE} media run {name}")
+    (medium,) = [medium for medium in server.noted()["media"].values() if medium["serial"] == "stick3"]
+    assert "error" not in medium and len(medium["copies"]) == 2
+    ids = [snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))]
+    assert [snapshot["id"] for snapshot in first if snapshot["id"] not in ids] == [], "what it held is gone"
+    server.restic(name, "check --read-data")
+    server.pull(name)
+
+
+def test_a_medium_that_is_full_says_so(server: Server) -> None:
+    """What it held stays. With less to write it is finished again: what the run before left half written makes room."""
+    server.done("rm -f /srv/scan")
+    name = server.medium("stick4", size=64 * MIB)
+    server.done(f"{PRACTICE} media enrol thursday stick4")
+    server.done(f"{PRACTICE} media run {name}")
+    held = {snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))}
+    server.done("head -c 80000000 /dev/urandom >/srv/scan")
+    full = server.run(f"{PRACTICE} media run {name}")
+    assert full.returncode == 75 and "no space left" in full.stderr, full
+    server.done("rm /srv/scan; head -c 20000000 /dev/urandom >/srv/scan")
+    server.done(f"{PRACTICE} media run {name}")
+    there = {snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))}
+    assert held - there == set(), "what it held is gone"
+    server.done("rm /srv/scan")
+    server.pull(name)
