@@ -34,6 +34,7 @@ SENTENCES = {
     "offsite-verify": ("The copy outside the practice could not be read.", f"Call whoever keeps it. {LOOK}"),
     "pages": ("The database has read damaged pages.", f"Restore before they spread into old backups. {LOOK}"),
     "recovery-kit": ("Nobody holds a recovery kit that opens everything.", "Print one, and confirm it: sudo practice recovery-kit"),
+    "restore": ("A restore was interrupted.", "Go on, or take it back: sudo practice restore"),
     "timers": ("Something that should happen by itself is switched off.", LOOK),
     "unit": ("A service has failed.", LOOK),
     "unsent": ("An alarm could not be delivered to one of those who should get it.", "Ask for the reason: sudo practice alarm test"),

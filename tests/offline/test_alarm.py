@@ -73,14 +73,14 @@ def test_the_part_of_the_system_is_named() -> None:
 
 def test_every_alarm_of_the_kit_has_words_of_its_own() -> None:
     """Whatever raises one: the watch, or a service by name."""
-    watched = ("health.py", "outbox.py", "offsite.py", "media.py", "recovery_kit.py")
+    watched = ("health.py", "outbox.py", "offsite.py", "media.py", "recovery_kit.py", "drilled.py", "journal.py")
     code = "".join((ROOT / "practice" / name).read_text() for name in watched)
     scripts = "".join(path.read_text() for path in ROOT.glob("files/*/*") if path.is_file())
     keys = set(re.findall(r'wrong\["([a-z-]+)', code)) | set(re.findall(r'\{f?"([a-z-]+)[":]', code))
     keys |= set(re.findall(r'alarm raise "?([a-z-]+)', scripts)) | set(re.findall(r'troubles\["([a-z-]+)', code)) | {"timers", "unused"}
     some = {"backup", "wal-off", "disk", "unsent", "unit", "volume-locked", "breakglass", "locked", "offsite-lost"}
     assert some <= keys, "control: keys were found"
-    others = {"up", "at", "newest", "receivers", "path", "send", "troubles", "number", "confirmed", "days", "copies", "written"}
+    others = {"up", "at", "newest", "receivers", "path", "send", "troubles", "number", "confirmed", "days", "copies", "written", "drills"}
     unknown = keys - set(telling.SENTENCES) - others
     assert sorted(unknown) == []
 
