@@ -22,7 +22,7 @@ KEEP = (
     ("When the server says", "that a kit of this number opens something no more: make a new one, burn this one."),
 )
 USES = {
-    "A": ("The data volume", "The server starts, but its data stay locked.", "At its keyboard: sudo practice unlock"),
+    "A": ("The data volume", "The server runs, its data stay locked.", "On it: sudo practice unlock, with the eight long groups."),
     "B": ("The backups", "They lie encrypted on the server's backup disk.", ""),
     "C": ("The copy outside", "Fire, theft: all is on a host outside, encrypted.", ""),
     "D": ("The account outside", "By which that host lets a new server in.", ""),
