@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice import drilled, offsite, outbox
+from practice import drilled, journal, offsite, outbox
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
@@ -66,7 +66,7 @@ def look(now: float | None = None) -> dict[str, Any]:
         seen["backup"], wrong = backups(seen["database"], now)
         troubles |= wrong
         seen["drills"], wrong = drilled.look(now)
-        troubles |= wrong
+        troubles |= wrong | journal.look()
         seen["offsite"], wrong = offsite.look(now)
         troubles |= wrong
     seen["console"] = CONSOLE_PASSWORD.exists()

@@ -31,6 +31,7 @@ SENTENCES = {
     "offsite-renew": ("No new repository could be begun outside the practice.", f"Ask whoever keeps it whether there is room. {LOOK}"),
     "offsite-verify": ("The copy outside the practice could not be read.", f"Call whoever keeps it. {LOOK}"),
     "pages": ("The database has read damaged pages.", f"Restore before they spread into old backups. {LOOK}"),
+    "restore": ("A restore of the database was interrupted.", "Go on or go back: sudo practice restore"),
     "timers": ("Something that should happen by itself is switched off.", LOOK),
     "unit": ("A service has failed.", LOOK),
     "unsent": ("An alarm could not be delivered to one of those who should get it.", "Ask for the reason: sudo practice alarm test"),

@@ -50,7 +50,11 @@ def kept() -> list[str]:
 def carried_out(work: Work) -> None:
     """All of it, or what is left of it. Raises Trouble; until the last step the practice goes on as it was."""
     if work["step"] == "beside":
-        grown(work)
+        try:
+            grown(work)
+        except Trouble:
+            cancelled(work)
+            raise
         work["step"] = "switch"
         journal.write(work)
     switched(work)

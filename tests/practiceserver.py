@@ -25,7 +25,8 @@ SYSTEMCTL = f"""#!/bin/sh
 echo "$*" >>/var/lib/systemctl
 as() {{ {POSTGRES} "$@"; }}
 database() {{
-  as {BIN}/pg_ctl -D {CLUSTER} -w -t 60 -l /var/log/postgresql/log -o '-c config_file={CONFIG}/postgresql.conf' "$@" >/dev/null
+  as {BIN}/pg_ctl -D {CLUSTER} -w -t 60 -l /var/log/postgresql/log -o '-c config_file={CONFIG}/postgresql.conf' "$@" >/dev/null ||
+    {{ tail -n 5 /var/log/postgresql/log >&2; exit 1; }}
 }}
 cd /
 case "$*" in
