@@ -93,7 +93,7 @@ def key() -> None:
     )
     wanted = f'printf "[global]\\nrepo1-cipher-pass=%s\\n" "$(cat {PASSPHRASE})"'
     kit.script(
-        name="BAK-04 let pgBackRest read the key",
+        name="BAK-04 BAK-15 let pgBackRest read the key",
         unless=(
             f"test \"$(stat -c '%a %U %G' {PASSPHRASE} {KEY} | paste -sd ' ')\" = '600 root root 640 root postgres'\n"
             f'test "$(cat {KEY})" = "$({wanted})"\n'
@@ -112,7 +112,7 @@ def key() -> None:
 def repository(clinic: Clinic) -> None:
     """pgBackRest's configuration, and the stanza."""
     kit.config_file(
-        name="BAK-09 describe the repository and how long it keeps",
+        name="BAK-09 BAK-16 describe the repository and how long it keeps",
         dest="/etc/pgbackrest/pgbackrest.conf",
         template="backup/pgbackrest.conf.j2",
         repository=REPOSITORY,

@@ -31,7 +31,8 @@ database() {{
 cd /
 case "$*" in
 *postgresql@17-main*) case "$*" in
-  start*) database start ;;
+  start*) [ ! -e /run/no-start ] || {{ rm /run/no-start; exit 1; }}
+    as {BIN}/pg_ctl -D {CLUSTER} status >/dev/null || database start ;;
   stop*) [ ! -e {CLUSTER}/postmaster.pid ] || database -m fast stop ;;
   *is-active*) database status ;;
   esac ;;

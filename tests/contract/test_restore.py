@@ -138,6 +138,17 @@ def test_a_power_cut_can_be_taken_back(server: Server, moment: str) -> None:
     server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
 
 
+def test_what_does_not_start_is_replaced_by_what_was_there(server: Server, moment: str) -> None:
+    """The practice works as before, in a history that can be restored."""
+    server.out("touch /run/no-start")
+    done = server.practice("restore", "--to", moment, "--yes")
+    assert done.returncode == 1 and "did not start" in done.stdout, done.stdout + done.stderr
+    assert notes(server) == "first mistake" and server.said("restore")["unfinished"] is None
+    assert server.practice("drill").returncode == 0, "the history that was returned to cannot be restored"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
 def test_one_database_goes_back_and_returns(server: Server, moment: str) -> None:
     """The others stay as they are; the present one is kept; how it is owned, sorted and closed is as before."""
     server.sql("CREATE TABLE now AS SELECT 1", "other")
