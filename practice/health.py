@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice import drilled, media, offsite, outbox, recovery_kit
+from practice import drilled, journal, media, offsite, outbox, recovery_kit
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
@@ -70,6 +70,7 @@ def look(now: float | None = None) -> dict[str, Any]:
         for name, kept in WHAT_IS_KEPT.items():
             seen[name], wrong = kept.look(now)
             troubles |= wrong
+        troubles |= journal.look()
     seen["console"] = CONSOLE_PASSWORD.exists()
     seen["people"], wrong = people(now)
     troubles |= wrong

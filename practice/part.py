@@ -41,6 +41,18 @@ def database(work: Work) -> None:
     if before in there and new not in there:  # it was interrupted after its last step
         journal.ended()
         return
+    try:
+        filled(work, new)
+        exchanged(name, new, before)
+    except Trouble:
+        cancelled(work)
+        raise
+    journal.ended()
+
+
+def filled(work: Work, new: str) -> None:
+    """A database `new` that is what the other was. Raises Trouble."""
+    name = work["name"]
     with restored(work.get("to"), work.get("label")) as scratch:
         if name not in scratch.beside.databases():
             raise Trouble(f"there was no database {name} then")
@@ -52,8 +64,6 @@ def database(work: Work) -> None:
             live(grant)
         poured(scratch.beside, name, new)
     live("ANALYZE", new)
-    exchanged(name, new, before)
-    journal.ended()
 
 
 def exchanged(name: str, new: str, before: str) -> None:

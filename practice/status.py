@@ -73,7 +73,7 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         f"{seen['practice']}  {seen['server']}  seen {clock(seen['at'])}{stale}",
         "",
         line("volume", f"the encrypted data volume is {seen['volume']}", "locked"),
-        line("database", describe_database(database), "database", "pages", "wal-full"),
+        line("database", describe_database(database), "database", "pages", "wal-full", "restore"),
         line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", *units["backup"]),
         line("drill", drilled.newest(seen.get("drills", [])), "drill", *units["drill"]),
         line("off-site", offsite.describe(outside), "offsite", "offsite-verify", "offsite-renew", "offsite-lost", *units["offsite"])

@@ -50,7 +50,11 @@ def kept() -> list[str]:
 def carried_out(work: Work) -> None:
     """All of it, or what is left of it. Raises Trouble; until the last step the practice goes on as it was."""
     if work["step"] == "beside":
-        grown(work)
+        try:
+            grown(work)
+        except Trouble:
+            cancelled(work)
+            raise
         work["step"] = "switch"
         journal.write(work)
     switched(work)
@@ -124,23 +128,34 @@ def switched(work: Work) -> None:
             GROWING.rename(before)
             journal.synced(LIVE.parent)
         (LIVE / MARK).unlink(missing_ok=True)
-        try:
-            run("systemctl", "start", CLUSTER, timeout=600)
-            sql("SELECT to_json(pg_is_in_recovery())")
-        except Trouble as trouble:
-            returned(before, trouble)
+    try:
+        run("systemctl", "start", CLUSTER, timeout=600)
+        sql("SELECT to_json(pg_is_in_recovery())")
+    except Trouble as trouble:
+        if work.get("failed") or not before.exists():
+            raise
+        returned(work, before, trouble)
 
 
-def returned(before: Path, why: Trouble) -> None:
+def returned(work: Work, before: Path, why: Trouble) -> None:
     """What was restored does not start where it belongs: what was there before is put back. Raises Trouble."""
     with contextlib.suppress(Trouble):
         run("systemctl", "stop", CLUSTER, timeout=600)
-    if before.exists():
-        run("mv", "--exchange", "--no-target-directory", str(before), str(LIVE))
-        journal.synced(LIVE.parent)
-    run("systemctl", "start", CLUSTER, timeout=600)
+    # It may have begun its history in the archive: what was there before goes on in one of its own, as on every way back.
+    again = {"id": f"{work['id']}_failed", "kept": before.name, "name": None, "step": "beside", "failed": True}
+    try:
+        journal.write(again)
+        grown(again)
+        switched(again)
+    except Trouble:  # such as a backup disk that is gone: rather a practice that works than an archive in order
+        if GROWING.exists():
+            GROWING.rename(before)
+        if before.exists():
+            run("mv", "--exchange", "--no-target-directory", str(before), str(LIVE))
+            journal.synced(LIVE.parent)
+        run("systemctl", "start", CLUSTER, timeout=600)
     journal.ended()
-    raise Trouble(f"what was restored did not start ({why}), so what was there before is there again; it lies in {before}")
+    raise Trouble(f"what was restored did not start ({why}), so what was there before is there again; `practice restore` lists both")
 
 
 def handed_over() -> None:

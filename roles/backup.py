@@ -13,7 +13,6 @@ from pyinfra.api import deploy
 from kit import operations as kit
 from kit.clinic import Clinic, this_clinic
 from roles.database import POSTGRES, PSQL
-from roles.storage import escaped
 from roles.timers import services, timers
 
 PACKAGES = ["pgbackrest"]
@@ -77,8 +76,8 @@ def disk(clinic: Clinic) -> None:
     kit.config_file(name="BAK-10 describe the mount", dest=mount, template="backup/backup.mount.j2", device=device)
     kit.config_file(
         name="BAK-10 mount it also when the disk comes late",
-        dest=f"{SYSTEMD}/{escaped(device)}.device.d/50-cabinet.conf",
-        content="[Unit]\nWants=backup.mount\n",
+        dest="/etc/udev/rules.d/90-cabinet-backup.rules",
+        content=f'SUBSYSTEM=="block", ENV{{ID_FS_UUID}}=="{name}", ENV{{SYSTEMD_WANTS}}+="backup.mount"\n',
     )
     kit.unit(name="BAK-10 mount the backup disk", unit="backup.mount")
     for path, owner, who in ((MOUNT, "root", "backup disk"), (REPOSITORY, "postgres", "repository")):
@@ -100,7 +99,7 @@ def key() -> None:
     )
     wanted = f'printf "[global]\\nrepo1-cipher-pass=%s\\n" "$(cat {PASSPHRASE})"'
     kit.script(
-        name="BAK-04 let pgBackRest read the key",
+        name="BAK-04 BAK-15 let pgBackRest read the key",
         unless=(
             f"test \"$(stat -c '%a %U %G' {PASSPHRASE} {KEY} | paste -sd ' ')\" = '600 root root 640 root postgres'\n"
             f'test "$(cat {KEY})" = "$({wanted})"\n'
@@ -119,7 +118,7 @@ def key() -> None:
 def repository(clinic: Clinic) -> None:
     """pgBackRest's configuration, and the stanza."""
     kit.config_file(
-        name="BAK-09 describe the repository and how long it keeps",
+        name="BAK-09 BAK-16 describe the repository and how long it keeps",
         dest="/etc/pgbackrest/pgbackrest.conf",
         template="backup/pgbackrest.conf.j2",
         repository=REPOSITORY,

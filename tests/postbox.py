@@ -109,7 +109,7 @@ class Postbox:
         told = [each for each in told if not subject or each["headers"]["Subject"].endswith(subject)]
         return [each for each in told if state is None or each["body"]["state"] == state]
 
-    def wait(self, event: str, count: int = 1, state: str | None = None, seconds: float = 10, subject: str = "") -> list[dict[str, Any]]:
+    def wait(self, event: str, count: int = 1, state: str | None = None, seconds: float = 20, subject: str = "") -> list[dict[str, Any]]:
         """The events of one kind, as soon as there are so many, or when the time is over."""
         end = time.monotonic() + seconds
         while len(self.heard(event, state, subject)) < count and time.monotonic() < end:

@@ -25,12 +25,14 @@ SYSTEMCTL = f"""#!/bin/sh
 echo "$*" >>/var/lib/systemctl
 as() {{ {POSTGRES} "$@"; }}
 database() {{
-  as {BIN}/pg_ctl -D {CLUSTER} -w -t 60 -l /var/log/postgresql/log -o '-c config_file={CONFIG}/postgresql.conf' "$@" >/dev/null
+  as {BIN}/pg_ctl -D {CLUSTER} -w -t 60 -l /var/log/postgresql/log -o '-c config_file={CONFIG}/postgresql.conf' "$@" >/dev/null ||
+    {{ tail -n 5 /var/log/postgresql/log >&2; exit 1; }}
 }}
 cd /
 case "$*" in
 *postgresql@17-main*) case "$*" in
-  start*) database start ;;
+  start*) [ ! -e /run/no-start ] || {{ rm /run/no-start; exit 1; }}
+    as {BIN}/pg_ctl -D {CLUSTER} status >/dev/null || database start ;;
   stop*) [ ! -e {CLUSTER}/postmaster.pid ] || database -m fast stop ;;
   *is-active*) database status ;;
   esac ;;

@@ -64,3 +64,131 @@ def test_everything_goes_back_and_returns(server: Server, moment: str) -> None:
     (kept,) = server.said("restore")["kept"]
     server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
     assert server.said("restore") ["kept"] == [] and server.out("ls /var/lib/postgresql/17") == "main"
+
+
+# The power goes before this function of practice/whole.py does its work, or after: (module, function, how many calls before).
+CUTS = {
+    "while it is restored": ("whole.Beside", "configure", 0),
+    "while it is rolled forward": ("whole.Beside", "stop", 0),
+    "before the live one is stopped": ("whole", "switched", 0),
+    "when the live one is stopped": ("whole", "run", 2),
+    "before the data directory is kept": ("journal", "synced", 2),
+    "before the new one starts": ("whole", "run", 3),
+    "before the end": ("journal", "ended", 0),
+}
+CUT = """
+import contextlib, os, sys
+from pathlib import Path
+sys.path.insert(0, "/usr/local/lib/cabinet")
+from practice import beside, journal, whole
+from practice.__main__ import main
+owner = {{"whole.Beside": whole.Beside, "whole": whole, "journal": journal}}["{owner}"]
+real, calls = getattr(owner, "{name}"), []
+def cut(*words, **more):
+    if len(calls) == {after}:
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (process / "comm").read_text().strip() in ("postgres", "pgbackrest"):
+                    os.kill(int(process.name), 9)
+        os._exit(137)
+    calls.append(words)
+    return real(*words, **more)
+setattr(owner, "{name}", cut)
+sys.exit(main(["restore", "--to", "{moment}", "--yes"]))
+"""
+
+
+def cut(server: Server, moment: str, where: str) -> None:
+    """A restore that ends there; then the server boots."""
+    owner, name, after = CUTS[where]
+    done = server.run("python3 -I -", CUT.format(owner=owner, name=name, after=after, moment=moment))
+    assert done.returncode == 137, f"control: it was not cut: {done.stdout}{done.stderr}"
+    # After a boot those numbers are nobody's; here they are dead processes that nobody has buried.
+    server.out("rm -f /run/postgresql/.s.* /var/lib/postgresql/*/postmaster.pid /var/lib/postgresql/17/*/postmaster.pid")
+    server.out("systemctl start postgresql@17-main.service")
+    said = server.practice("restore")
+    assert "INTERRUPTED: everything" in said.stdout, said.stdout + said.stderr
+    assert server.practice("restore", "--to", moment, "--yes").returncode == 1, "a second one is begun beside the first"
+
+
+@pytest.mark.parametrize("where", CUTS)
+def test_a_power_cut_anywhere_is_gone_on_from(server: Server, moment: str, where: str) -> None:
+    """After the boot the practice works, with all or with nothing of it; it is said, and gone on with to the end."""
+    cut(server, moment, where)
+    assert notes(server) in ("first mistake", "first"), "it is neither what it was nor what it was to be"
+    server.out("/usr/local/bin/practice restore --resume --yes")
+    assert notes(server) == "first"
+    (kept,) = server.said("restore")["kept"]
+    assert server.said("restore")["unfinished"] is None
+    assert server.out("ls /var/lib/postgresql/17").split() == ["main", kept]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+def test_a_power_cut_can_be_taken_back(server: Server, moment: str) -> None:
+    """Before the live one is replaced nothing has happened, and nothing is left."""
+    for where in ("while it is restored", "when the live one is stopped"):
+        cut(server, moment, where)
+        server.out("/usr/local/bin/practice restore --cancel")
+        assert notes(server) == "first mistake"
+        assert server.out("ls /var/lib/postgresql/17") == "main" and server.said("restore")["unfinished"] is None
+    cut(server, moment, "before the new one starts")
+    assert server.practice("restore", "--cancel").returncode == 1, "what was entered before is lost"
+    server.out("/usr/local/bin/practice restore --resume --yes")
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+def test_what_does_not_start_is_replaced_by_what_was_there(server: Server, moment: str) -> None:
+    """The practice works as before, in a history that can be restored."""
+    server.out("touch /run/no-start")
+    done = server.practice("restore", "--to", moment, "--yes")
+    assert done.returncode == 1 and "did not start" in done.stdout, done.stdout + done.stderr
+    assert notes(server) == "first mistake" and server.said("restore")["unfinished"] is None
+    assert server.practice("drill").returncode == 0, "the history that was returned to cannot be restored"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+def test_one_database_goes_back_and_returns(server: Server, moment: str) -> None:
+    """The others stay as they are; the present one is kept; how it is owned, sorted and closed is as before."""
+    server.sql("CREATE TABLE now AS SELECT 1", "other")
+    shape = "SELECT datdba::regrole, datcollate, datlocprovider, datlocale, datacl::text FROM pg_database WHERE datname = 'practice'"
+    before = server.sql(shape)
+    server.out(f"/usr/local/bin/practice restore --to '{moment}' --database practice --yes")
+    assert notes(server) == "first" and server.sql("SELECT count(*) FROM now", "other") == "1"
+    assert server.sql(shape) == before
+    assert server.sql("SELECT relowner::regrole FROM pg_class WHERE relname = 'visits'", "practice") == "practice"
+    (kept,) = server.said("restore")["kept"]
+    assert server.sql(NOTES, kept) == "first mistake"
+    server.out(f"/usr/local/bin/practice restore --back {kept} --yes")
+    assert notes(server) == "first mistake"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+    assert server.said("restore")["kept"] == []
+    assert server.practice("restore", "--to", moment, "--database", "nowhere", "--yes").returncode == 1
+    assert server.said("restore")["unfinished"] is None
+
+
+def test_one_table_comes_back_beside_the_live_one(server: Server, moment: str) -> None:
+    """With its rows and its owner, in a schema of its own; the live table, and what may be done with it, is untouched."""
+    said = server.out(f"/usr/local/bin/practice restore --to '{moment}' --table practice.public.visits")
+    (side,) = (word for word in said.replace(";", " ").split() if word.startswith("restored_"))
+    assert server.sql(NOTES.replace("visits", f"{side}.visits"), "practice") == "first" and notes(server) == "first mistake"
+    assert server.sql(f"SELECT relowner::regrole FROM pg_class WHERE oid = '{side}.visits'::regclass", "practice") == "practice"
+    server.sql(f"DROP SCHEMA {side} CASCADE", "practice")
+    assert "there was no table" in server.practice("restore", "--to", moment, "--table", "practice.public.nothing").stdout
+
+
+def test_a_way_that_does_not_exist_is_said_before_anything_begins(server: Server, moment: str) -> None:
+    """Neither the future, nor a time before all backups, nor a backup that is not there."""
+    for words, said in (
+        (("--to", "2999-01-01"), "has not come yet"),
+        (("--to", "2020-01-01"), "no backup is older"),
+        (("--backup", "x"), "there is no backup x"),
+        (("--database", "practice"), "to which moment"),
+        (("--back", "main.before-never"), "no database is kept"),
+        (("--resume",), "no restore was interrupted"),
+    ):
+        done = server.practice("restore", "--yes", *words)
+        assert (done.returncode, said in done.stdout) == (1, True), done.stdout + done.stderr
+    assert server.said("restore") | {"backups": []} == {"backups": [], "kept": [], "unfinished": None}
