@@ -110,10 +110,14 @@ class Restic:
     def forget(self, days: int) -> None:
         """Remove what is older than the newest of its kind by more than so many days, and make its room free.
 
-        Only where nobody else writes, as on a medium of ours: what a run that was cut off has left locked, it unlocks.
+        Only where nobody else writes, as on a medium of ours: what a run that was cut off has left locked, it unlocks. `forget --prune`
+        would leave what that run has left half written, if no snapshot is old enough; and a disk that is full first needs whole files
+        removed, before there is room to write others anew.
         """
         self._ask("unlock", "--remove-all", timeout=120)
-        self._ask("forget", f"--keep-within={days}d", "--group-by=paths", "--prune", timeout=86400)
+        self._ask("forget", f"--keep-within={days}d", "--group-by=paths", timeout=86400)
+        for how in (["--max-unused=unlimited"], []):
+            self._ask("prune", *how, timeout=86400)
 
     def _backup(self, words: Sequence[str], tags: Sequence[str], stdin: str = "") -> str:
         marks = [f"--tag={tag}" for tag in tags]

@@ -197,10 +197,10 @@ def copy(sent: dict[str, Any], now: float) -> tuple[dict[str, Any], set[Path]]:
     except Missing:  # emptied by somebody: everything goes there again
         repository.prepare()
         there = set()
+    before = set(files())
     room = os.statvfs(MOUNT)
     if room.f_bavail < SCARCE * room.f_blocks and there:
         repository.forget(KEEP_DAYS)
-    before = set(files())
     known = {kind: copy for kind, copy in sent.items() if copy["id"] in there}
     return dict(courier.copies(repository, known, now)), set(files()) - before
 

@@ -246,21 +246,3 @@ def test_a_medium_that_is_pulled_out_in_the_middle_loses_nothing(server: Server)
     assert [snapshot["id"] for snapshot in first if snapshot["id"] not in ids] == [], "what it held is gone"
     server.restic(name, "check --read-data")
     server.pull(name)
-
-
-def test_a_medium_that_is_full_says_so(server: Server) -> None:
-    """What it held stays. With less to write it is finished again: what the run before left half written makes room."""
-    server.done("rm -f /srv/scan")
-    name = server.medium("stick4", size=64 * MIB)
-    server.done(f"{PRACTICE} media enrol thursday stick4")
-    server.done(f"{PRACTICE} media run {name}")
-    held = {snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))}
-    server.done("head -c 80000000 /dev/urandom >/srv/scan")
-    full = server.run(f"{PRACTICE} media run {name}")
-    assert full.returncode == 75 and "no space left" in full.stderr, full
-    server.done("rm /srv/scan; head -c 20000000 /dev/urandom >/srv/scan")
-    server.done(f"{PRACTICE} media run {name}")
-    there = {snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))}
-    assert held - there == set(), "what it held is gone"
-    server.done("rm /srv/scan")
-    server.pull(name)
