@@ -49,10 +49,17 @@ find . -type f -exec sha256sum {} + | sort -k 2"""
 
 
 class Place:
-    """`with Place() as place:` a plain system, always the same; it has no network. Needs root, or sudo that does not ask."""
+    """`with Place() as place:` a plain system, always the same; it has no network. Needs root, or sudo that does not ask.
+
+    `more` are packages that it has as well: each set is a system of its own.
+    """
+
+    def __init__(self, *more: str) -> None:
+        self._more = more
 
     def __enter__(self) -> Self:
-        enter = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c", ENTER, "sh", str(system())]
+        tar = str(system(*self._more))
+        enter = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c", ENTER, "sh", tar]
         self._process = subprocess.Popen(as_admin(enter), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self._target = ["nsenter", "--target", str(int(self._process.stdout.readline())), "--mount", "--pid", "--net", "--uts", "--ipc"]
@@ -78,11 +85,12 @@ class Place:
         return done.stdout.splitlines()
 
 
-def system() -> Path:
-    """The system as a tar, made from Debian's archive when this week's is missing."""
+def system(*more: str) -> Path:
+    """The system, with `more` packages, as a tar, made from Debian's archive when this week's is missing."""
+    packages = [*PACKAGES, *sorted(more)]
     archive, security = mirror.mirrors()
     sources = [f"deb {archive} trixie main", f"deb {archive} trixie-updates main", f"deb {security} trixie-security main"]
-    made_from = repr((PACKAGES, sources, datetime.date.today().isocalendar()[:2]))
+    made_from = repr((packages, sources, datetime.date.today().isocalendar()[:2]))
     tar = cache_dir() / f"place-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}.tar"
     with open(cache_dir() / "place.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -92,7 +100,7 @@ def system() -> Path:
                     old.unlink()
             staged = tar.with_suffix(".staged.tar")
             environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}  # an ordinary user's PATH on Debian lacks them
-            options = ["--quiet", "--variant=apt", f"--include={','.join(PACKAGES)}", "--dpkgopt=force-unsafe-io"]
+            options = ["--quiet", "--variant=apt", f"--include={','.join(packages)}", "--dpkgopt=force-unsafe-io"]
             stream(["mmdebstrap", *options, "trixie", str(staged), *sources], env=environment)
             staged.replace(tar)
     return tar
