@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from kit import post
-from kit.place import Place
-from kit.sshd import Sshd
 from kit.totp import fresh_code
-from roles import alarm
-from roles.vault import WANTED
-from tests.contract.test_ssh_config import key, read, terminal
 from tests.helpers import pyinfra_run
-from tests.offline.test_vault import FILE, KEY
+from tests.offline.test_vault import KEY
+from tests.vaulthost import ANYBODY, BENALI, PASSWORD, TECHNICIAN, Host, Internet, connected, deployed
 
-PASSWORD = "twenty-characters-and-more"
 # In the place no card is up, not even the loopback.
 LOOPBACK = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 0x49))"
-# A plain Debian: root comes in with a key. The number that the kernel keeps once for all systems is another's here.
-PLAIN = """set -eu
-install -d -m 700 /root/.ssh
-cat >/root/.ssh/authorized_keys
-printf '4\\t4\\t1\\t7\\n' >/run/printk
-mount --bind /run/printk /proc/sys/kernel/printk
-mv /usr/bin/systemctl /usr/bin/systemctl-of-the-place"""
-# What systemd does besides: to start a firewall's unit is to carry out its line; what is to run later runs later.
-SYSTEMCTL = """#!/bin/sh
-case "$*" in *"restart cabinet-firewall"*)
-	for unit; do
-		case $unit in *.service) sh -euc "$(sed -n s/^ExecStart=//p "/etc/systemd/system/$unit")" || exit 1 ;; esac
-	done
-esac
-exec systemctl-of-the-place "$@"
-"""
-SYSTEMD_RUN = """#!/bin/sh
-while :; do
-	case $1 in --on-active=*) seconds=${1#*=} ;; --*) ;; *) break ;; esac
-	shift
-done
-setsid sh -c 'sleep "$1"; shift; exec "$@"' sh "$seconds" "$@" </dev/null >/dev/null 2>&1 &
-"""
 # systemd's part: the credentials, the user and the command of the unit.
 RUN = """set -eu
 python3 -c "$1"
@@ -80,79 +45,18 @@ find /srv/vault/haddad/haddad/2026-11 -type f -exec touch -d '3 hours ago' {} +
 ASK_SYSTEMD = ["firewall | FW-08", "firewall | FW-01", "ssh | SSH-01", "vault | ALM-04"]
 
 
-@dataclass
-class Host:
-    """The off-site host, as it stands after its first deploy; `home` is the technician's, `said` what the terminal showed."""
-
-    place: Place
-    sshd: Sshd
-    home: Path
-    said: str = ""
-
-    def runs(self, command: str, **how: object) -> subprocess.CompletedProcess[str]:
-        """A line of shell there, as root."""
-        return subprocess.run(self.place.inside(command), capture_output=True, text=True, check=False, **how)  # type: ignore[call-overload]
-
-    def deploy(self) -> tuple[int, str]:
-        """As the technician does: at a terminal, who types the code when it is asked for. Exit code, and all that was said."""
-        words = [sys.executable, "-m", "pyinfra", "--data", f"vault_file={self.home}/vault.yaml", "@cabinet/x", "deploy_vault.py", "--yes"]
-        with terminal(words) as (process, person):
-            said = read(person, "Verification code: ", 240)
-            if seed := re.search(r"Without a camera: (\w+)", said):
-                (self.home / "seed").write_text(seed[1])
-            if process.poll() is None and said.endswith("Verification code: "):
-                os.write(person, f"{fresh_code(self.home / 'seed')}\n".encode())
-            said += read(person, "\0", 240)
-            process.wait(30)
-        return process.returncode, said
-
-    def comes_in(self, user: str, *options: str) -> subprocess.CompletedProcess[str]:
-        """Whoever tries by these options of ssh, and has an answer to the question for a code."""
-        askpass = self.home / "askpass"
-        askpass.write_text(f"#!/bin/sh\nexec cat {self.home}/code\n")
-        askpass.chmod(0o700)
-        known = ["-o", f"UserKnownHostsFile={self.home}/known", "-o", "StrictHostKeyChecking=accept-new"]
-        argv = ["ssh", "-F", "none", *known, "-p", str(self.sshd.line.port), *options, f"{user}@127.0.0.1", "sudo -n id -un"]
-        environment = os.environ | {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
-
-
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A host's file, what it names, and a plain Debian 13 that was deployed with it."""
-    home, patch = tmp_path_factory.mktemp("home"), pytest.MonkeyPatch()
-    state = tempfile.TemporaryDirectory()  # a socket's path is short
-    for name, value in (("CABINET_STATE", state.name), ("SSH_AUTH_SOCK", f"{state.name}/agent"), ("PYINFRA_PROGRESS", "off")):
-        patch.setenv(name, value)
-    certificate = post.server_certificate("127.0.0.1")
-    private, begin, rest = certificate.partition("-----BEGIN CERTIFICATE")
-    (home / "chain.pem").write_text(begin + rest)
-    (home / "key.pem").write_text(private)
-    (home / "password").write_text(f"{PASSWORD}\n")
-    technician = key(home / "karim")
-    with (
-        state,
-        Place(*WANTED, *alarm.PACKAGES) as place,
-        Sshd(place.inside, tmp_path_factory.mktemp("o")) as sshd,
-        subprocess.Popen(["ssh-agent", "-D", "-a", f"{state.name}/agent"], stdout=subprocess.DEVNULL) as agent,
-    ):
-        sshd.line.command = place.inside("exec /usr/sbin/sshd -i")  # the system's own door
-        subprocess.run(place.inside(PLAIN), input=sshd.key.with_suffix(".pub").read_text(), text=True, check=True)
-        for path, text in (("systemctl", SYSTEMCTL), ("systemd-run", SYSTEMD_RUN)):
-            subprocess.run(place.inside(f"cat >/usr/bin/{path}; chmod 755 /usr/bin/{path}"), input=text, text=True, check=True)
-        text = FILE.format(home=home).replace(KEY, technician.with_suffix(".pub").read_text().strip())
-        text = text.replace("port: 22,", f"port: {sshd.line.port},").replace(f"{home}/key}}", f"{sshd.key}}}")
-        (home / "vault.yaml").write_text(f"{text}alarm: {{webhook: {{url: https://alarms.atlas.example/vault}}}}\n")
-        while not Path(state.name, "agent").exists():
-            time.sleep(0.02)
-        subprocess.run(["ssh-add", "-q", str(technician)], check=True)
-        deployed = Host(place, sshd, home)
-        code, deployed.said = deployed.deploy()
-        assert code == 0, deployed.said
-        yield deployed
-        agent.terminate()
-        sshd.line.cut()
-    patch.undo()
+    """It was deployed once, from a plain Debian 13."""
+    with deployed(tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("o")) as host:
+        yield host
+
+
+@pytest.fixture
+def internet(host: Host) -> Iterator[Internet]:
+    """What lies beyond its card."""
+    with connected(host) as internet:
+        yield internet
 
 
 def test_what_the_role_leaves_takes_copies(host: Host) -> None:
@@ -213,6 +117,28 @@ def test_a_door_that_shuts_the_technician_out_goes_back(host: Host) -> None:
     (host.home / "vault.yaml").write_text(good)
     assert code != 0 and "nobody could come in anew" in said and "it was put back" in said, said
     assert host.runs("cat /etc/ssh/authorized_keys/karim").stdout == before
+
+
+def test_packets_get_in_from_whom_the_file_names(host: Host, internet: Internet) -> None:
+    """SSH from the management network, a port from its practice; without the full ruleset SSH alone; control: without any, all."""
+    base, full = ("/etc/cabinet/nftables/base.nft", "/etc/cabinet/nftables/cabinet.nft")
+    haddad = {(who, 8443) for who in (TECHNICIAN, BENALI, ANYBODY)}  # who names no sources
+    assert internet.reaches() == {*haddad, (TECHNICIAN, 22), (BENALI, 8444)}
+    host.runs("nft destroy table inet cabinet")
+    assert internet.reaches() == {(TECHNICIAN, 22)}
+    host.runs("nft destroy table inet cabinet_base")
+    assert len(internet.reaches()) == 15, "control: something listens at each port"
+    assert host.runs(f"nft -f {base} && nft -f {full}").returncode == 0
+
+
+def test_packets_get_out_by_whom_the_file_names(host: Host, internet: Internet) -> None:
+    """The web by the filtering proxy alone; alarms by their account, to whom they go; root by no way."""
+    users = ("proxy", "root", "_apt", "vault-haddad", "cabinet-alarm")
+    assert [user for user in users if internet.is_reached(user)] == ["proxy"]
+    host.runs("nft 'add element inet cabinet alarm4 { 203.0.113.9 . 443 }'")
+    assert [user for user in users if internet.is_reached(user)] == ["proxy", "cabinet-alarm"]
+    assert [user for user in users if internet.is_reached(user, 4711)] == []
+    host.runs("nft 'flush set inet cabinet alarm4'")
 
 
 def test_the_second_time_it_changes_nothing(host: Host) -> None:

@@ -122,6 +122,12 @@ def test_the_example_explains_every_key() -> None:
     assert [key for key in model_keys(Vault) if not key.startswith("alarm.") and not explained.get(key)] == []
 
 
+def test_a_host_is_no_practice_of_the_same_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection, and the host key that is remembered, are its own."""
+    monkeypatch.setattr("kit.vault.VAULTS", home)
+    assert inventory() == [("@cabinet/vault.vault", {"vault_file": "vaults/vault.yaml"})]
+
+
 def test_the_example_is_no_host() -> None:
     """Nothing is deployed to it."""
     assert [name for name, _ in inventory() if "atlas" in name] == []
