@@ -161,36 +161,43 @@ def connected(host: Host) -> Iterator[Internet]:
 @contextmanager
 def deployed(home: Path, scratch: Path) -> Iterator[Host]:
     """A host's file, what it names, and a plain Debian 13 that was deployed with it."""
-    patch = pytest.MonkeyPatch()
-    state = tempfile.TemporaryDirectory()  # a socket's path is short
-    for name, value in (("CABINET_STATE", state.name), ("SSH_AUTH_SOCK", f"{state.name}/agent"), ("PYINFRA_PROGRESS", "off")):
-        patch.setenv(name, value)
-    certificate = post.server_certificate("127.0.0.1")
-    private, begin, rest = certificate.partition("-----BEGIN CERTIFICATE")
-    (home / "chain.pem").write_text(begin + rest)
-    (home / "key.pem").write_text(private)
-    (home / "password").write_text(f"{PASSWORD}\n")
-    technician = key(home / "karim")
     with (
-        state,
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as state,  # a socket's path is short
         Place(*WANTED, *alarm.PACKAGES) as place,
         Sshd(place.inside, scratch) as sshd,
-        subprocess.Popen(["ssh-agent", "-D", "-a", f"{state.name}/agent"], stdout=subprocess.DEVNULL) as agent,
+        subprocess.Popen(["ssh-agent", "-D", "-a", f"{state}/agent"], stdout=subprocess.DEVNULL) as agent,
     ):
-        sshd.line.command = place.inside("exec /usr/sbin/sshd -i")  # the system's own door
-        subprocess.run(place.inside(PLAIN), input=sshd.key.with_suffix(".pub").read_text(), text=True, check=True)
-        for path, text in (("systemctl", SYSTEMCTL), ("systemd-run", SYSTEMD_RUN)):
-            subprocess.run(place.inside(f"cat >/usr/bin/{path}; chmod 755 /usr/bin/{path}"), input=text, text=True, check=True)
-        text = FILE.format(home=home).replace(KEY, technician.with_suffix(".pub").read_text().strip())
-        text = text.replace("port: 22,", f"port: {sshd.line.port},").replace(f"{home}/key}}", f"{sshd.key}}}")
-        (home / "vault.yaml").write_text(f"{text}alarm: {{webhook: {{url: https://alarms.atlas.example/vault}}}}\n")
-        while not Path(state.name, "agent").exists():
-            time.sleep(0.02)
-        subprocess.run(["ssh-add", "-q", str(technician)], check=True)
-        host = Host(place, sshd, home)
-        code, host.said = host.deploy()
-        assert code == 0, host.said
-        yield host
-        agent.terminate()
-        sshd.line.cut()
-    patch.undo()
+        try:
+            for name, value in (("CABINET_STATE", state), ("SSH_AUTH_SOCK", f"{state}/agent"), ("PYINFRA_PROGRESS", "off")):
+                patch.setenv(name, value)
+            sshd.line.command = place.inside("exec /usr/sbin/sshd -i")  # the system's own door
+            plain(place, sshd)
+            described(home, sshd)
+            while not Path(state, "agent").exists():
+                time.sleep(0.02)
+            subprocess.run(["ssh-add", "-q", str(home / "karim")], check=True)
+            host = Host(place, sshd, home)
+            code, host.said = host.deploy()
+            assert code == 0, host.said
+            yield host
+        finally:
+            agent.terminate()
+            sshd.line.cut()
+
+
+def plain(place: Place, sshd: Sshd) -> None:
+    """Nothing of ours is there yet; root comes in with a key."""
+    subprocess.run(place.inside(PLAIN), input=sshd.key.with_suffix(".pub").read_text(), text=True, check=True)
+    for name, text in (("systemctl", SYSTEMCTL), ("systemd-run", SYSTEMD_RUN)):
+        subprocess.run(place.inside(f"cat >/usr/bin/{name}; chmod 755 /usr/bin/{name}"), input=text, text=True, check=True)
+
+
+def described(home: Path, sshd: Sshd) -> None:
+    """Its file, with a technician whose key is `home`/karim."""
+    private, begin, rest = post.server_certificate("127.0.0.1").partition("-----BEGIN CERTIFICATE")
+    for name, text in (("chain.pem", begin + rest), ("key.pem", private), ("password", f"{PASSWORD}\n")):
+        (home / name).write_text(text)
+    text = FILE.format(home=home).replace(KEY, key(home / "karim").with_suffix(".pub").read_text().strip())
+    text = text.replace("port: 22,", f"port: {sshd.line.port},").replace(f"{home}/key}}", f"{sshd.key}}}")
+    (home / "vault.yaml").write_text(f"{text}alarm: {{webhook: {{url: https://alarms.atlas.example/vault}}}}\n")
