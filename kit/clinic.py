@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from kit import keys, words, yamlmarks
+from kit import words, yamlmarks
 from kit.alarms import Alarm
 from kit.offsite import Offsite
 from kit.paths import ROOT
-from kit.sections import ADMINISTRATORS, VM, Backup, Connect, Contact, Database, Egress, Media, Net, Person, Proxy, Storage, Vpn
-from kit.yamlmarks import FileError, Loc, Mistakes, Strict, did_you_mean
+from kit.sections import VM, Backup, Connect, Contact, Database, Egress, Media, Net, Proxy, Storage, Vpn
+from kit.site import Network, People, Reach, Site
+from kit.yamlmarks import FileError, Loc, Mistakes, did_you_mean
+
+# The tunnel's card.
+VPN = "vpn"
+PORTS = {"ssh": 22, "https": 443, "http": 80}
 
 
 class ClinicError(FileError):
     """What is wrong with a clinic file, one line per mistake: `file:line: key: what is wrong; what would be right`."""
 
 
-ONE_PERSON = '[{name: karim, full_name: Karim Meziane, profile: technician, keys: ["ssh-ed25519 …"]}]'
-
-
-class Clinic(Strict):
+class Clinic(Site):
     """Everything in which two practices differ."""
 
     practice: words.Line = Field(examples=["Cabinet Haddad"])
@@ -34,7 +37,7 @@ class Clinic(Strict):
     connect: Annotated[Connect | None, Field(validate_default=True)] = None
     network: Net
     egress: Egress = Egress()
-    people: Annotated[tuple[Person, ...], Field(min_length=1)] = Field(examples=[ONE_PERSON])
+    people: People
     vpn: Vpn | None = None
     storage: Storage
     backup: Backup
@@ -54,26 +57,6 @@ class Clinic(Strict):
         if connect is not None and vm:
             raise ValueError("the kit knows where its VM listens; remove this section")
         return connect
-
-    @field_validator("people")
-    @classmethod
-    def are_different_people(cls, people: tuple[Person, ...]) -> tuple[Person, ...]:
-        """One account per person and one person per key; and somebody must be able to administer."""
-        found: list[tuple[Loc, str]] = []
-        names: dict[str, int] = {}
-        owners: dict[str, str] = {}
-        for index, person in enumerate(people):
-            if names.setdefault(person.name, index) != index:
-                found.append(((index, "name"), f"two people are called {person.name}; each needs a name of their own"))
-            for at, key in enumerate(person.keys):
-                owner = owners.setdefault(keys.material(key), person.name)
-                if owner != person.name or key in person.keys[:at]:
-                    found.append(((index, "keys", at), f"this key is {owner}'s already; each key is listed once, for one person"))
-        if not any(person.administers for person in people):
-            found.append(((), f"nobody may administer the server; somebody needs a key and the profile {' or '.join(ADMINISTRATORS)}"))
-        if found:
-            raise Mistakes(found)
-        return people
 
     @field_validator("vpn")
     @classmethod
@@ -116,14 +99,26 @@ class Clinic(Strict):
         return database
 
     @property
-    def administrators(self) -> tuple[Person, ...]:
-        """The people who may become root."""
-        return tuple(person for person in self.people if person.administers)
+    def interfaces(self) -> tuple[str, ...]:
+        """The network cards that the server uses, the tunnel's among them."""
+        return (self.network.internet.interface, self.network.lan.interface, *([VPN] if self.vpn else []))
 
     @property
-    def technician(self) -> str:
-        """The account by which deploys come in: the first technician's, else the first administrator's."""
-        return sorted(self.administrators, key=lambda person: person.profile != "technician")[0].name
+    def neighbours(self) -> tuple[Network, ...]:
+        """The networks that may ping it."""
+        return (*self.network.lan.networks, *self.network.management, *([self.vpn.network] if self.vpn else []))
+
+    @property
+    def reaches(self) -> tuple[Reach, ...]:
+        """What is published: to the LAN and to the VPN on their own cards alone; to the management networks wherever they are routed."""
+        zones: dict[str, tuple[str | None, Sequence[Network]]] = {
+            "lan": (self.network.lan.interface, self.network.lan.networks),
+            "management": (None, self.network.management),
+            "vpn": (VPN, [self.vpn.network] if self.vpn else []),
+        }
+        return tuple(
+            Reach(service, zone, port, *zones[zone]) for service, port in PORTS.items() for zone in getattr(self.network.published, service)
+        )
 
 
 # ---- loading --------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pyinfra_openssh.master import Master
 from pyinfra_openssh.shell import Shell
 
 from kit import paths
-from kit.clinic import Clinic
+from kit.site import Site
 from kit.vm import Machine
 
 # How long the connection stays after its last session: as long as the server allows (UnusedConnectionTimeout in sshd_config).
@@ -40,10 +40,10 @@ class Login:
 
 
 class Connection:
-    """The OpenSSH master of one clinic; `vagrant` is the VM."""
+    """The OpenSSH master of one server; `vagrant` is the VM."""
 
-    def __init__(self, name: str, clinic: Clinic) -> None:
-        self.name, self.clinic = name, clinic
+    def __init__(self, name: str, site: Site) -> None:
+        self.name, self.site = name, site
         self.directory = paths.state_dir() / "ssh"
         self.directory.mkdir(mode=0o700, exist_ok=True)
         self.config = self.directory / f"{name}.conf"
@@ -126,20 +126,20 @@ class Connection:
     @cached_property
     def address(self) -> tuple[str, int]:
         """Host and port of sshd as seen from here."""
-        if self.clinic.connect is not None:
-            return str(self.clinic.connect.host), self.clinic.connect.port
+        if self.site.connect is not None:
+            return str(self.site.connect.host), self.site.connect.port
         return "127.0.0.1", Machine().ssh_port
 
     def logins(self) -> list[Login]:
         """The ways in, best first: the technician with both factors, then the account of a machine that was never deployed."""
-        if self.clinic.connect is None:
+        if self.site.connect is None:
             keys, seeds = paths.state_dir() / "keys", paths.state_dir() / "totp"
-            technician = self.clinic.technician
+            technician = self.site.technician
             # Without a seed here nobody was enrolled yet; a refused log-in would only cost a penalty.
             enrolled = [Login(technician, keys / technician, seeds / technician)] if (seeds / technician).exists() else []
             return [*enrolled, Login("vagrant", Machine().key)]
-        connect = self.clinic.connect
-        user = os.environ.get("CABINET_USER", self.clinic.technician)
+        connect = self.site.connect
+        user = os.environ.get("CABINET_USER", self.site.technician)
         bootstrap_key = Path(connect.bootstrap_key).expanduser() if connect.bootstrap_key else None
         return [Login(user), Login(connect.bootstrap_user, bootstrap_key)]
 

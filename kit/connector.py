@@ -1,4 +1,4 @@
-"""The pyinfra connector `@cabinet/NAME`: the server of clinics/NAME.yaml, in a shell that is root's already.
+"""The pyinfra connector `@cabinet/NAME`: the server of clinics/NAME.yaml, or an off-site host, in a shell that is root's already.
 
 Operations need no sudo; `_sudo_user` and `_su_user` still work, from root.
 """
@@ -15,8 +15,7 @@ from pyinfra_openssh.connector import OpenSSHConnector, private
 from pyinfra_openssh.foresight import in_parallel
 from pyinfra_openssh.shell import Result, Shell
 
-from kit import facts
-from kit.clinic import load
+from kit import clinic, facts, vault
 from kit.connection import HELD, Connection
 
 
@@ -24,6 +23,7 @@ class CabinetData(ConnectorData, total=False):
     """What the inventory says of a host."""
 
     clinic_file: str
+    vault_file: str
 
 
 def together(shell: Shell, questions: Sequence[str]) -> dict[str, Result]:
@@ -39,10 +39,13 @@ def together(shell: Shell, questions: Sequence[str]) -> dict[str, Result]:
 
 
 class CabinetConnector(OpenSSHConnector):
-    """Executes on the server that a clinic file describes."""
+    """Executes on the server that a clinic file describes, or on an off-site host."""
 
     data_cls = CabinetData
-    data_meta: ClassVar = {"clinic_file": DataMeta("The clinic file, relative to the top of the tree.")}
+    data_meta: ClassVar = {
+        "clinic_file": DataMeta("The clinic file, relative to the top of the tree."),
+        "vault_file": DataMeta("The off-site host's file, where that is what it is."),
+    }
     together = staticmethod(together)
 
     @staticmethod
@@ -52,16 +55,19 @@ class CabinetConnector(OpenSSHConnector):
 
     def open(self) -> tuple[Shell, Path]:
         """Log in with both factors unless somebody did, and become root. Raises LoginError, ShellGone."""
-        path = Path(self.host.data.clinic_file)
         if held := os.environ.get(HELD):
             os.read(int(held), 2)  # all is loaded by now
-        self.connection = Connection(path.stem, load(path))
+        if vault_file := self.host.data.get("vault_file"):
+            name, site = vault.name_of(Path(vault_file)), vault.load(Path(vault_file))
+        else:
+            name, site = Path(self.host.data.clinic_file).stem, clinic.load(Path(self.host.data.clinic_file))
+        self.connection = Connection(name, site)
         self.connection.login()
         self.master = self.connection.master
         shell = self.connection.shell()
         if (asked := shell.run("id -u", timeout=60)).stdout.strip() != b"0":
-            raise ConnectionError(f"{path.stem}: logged in, but not as root: {asked.stderr.decode(errors='replace').strip()}")
-        return shell, private(self.connection.directory / f"{path.stem}.asked")
+            raise ConnectionError(f"{name}: logged in, but not as root: {asked.stderr.decode(errors='replace').strip()}")
+        return shell, private(self.connection.directory / f"{name}.asked")
 
     @property
     def shell(self) -> Shell:

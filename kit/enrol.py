@@ -38,8 +38,8 @@ def introduce() -> None:
     connection: Connection = host.connector.connection  # type: ignore[union-attr]
     shell: Shell = host.connector.shell  # type: ignore[union-attr]
     host.connector.foresight.forget()  # type: ignore[union-attr]  # this goes to the server past the connector
-    if connection.clinic.connect is None:
-        fetch_test_seeds(shell, [person.name for person in connection.clinic.people if person.login])
+    if connection.site.connect is None:
+        fetch_test_seeds(shell, [person.name for person in connection.site.people if person.login])
     else:
         show(shell, connection.logins()[0].user)
 

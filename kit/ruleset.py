@@ -1,22 +1,19 @@
-"""From a clinic to its firewall: what is published, which names the web proxy lets through, and the two tables that nft reads."""
+"""From a machine's file to its firewall: what is published, which names the web proxy lets through, and the two tables that nft reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
+from ipaddress import IPv4Address, IPv6Address, collapse_addresses
 from urllib.parse import urlsplit
 
-from kit.clinic import Clinic
 from kit.render import rendered
+from kit.site import Network, Site
 
-# The tunnel's card.
-VPN = "vpn"
-PORTS = {"ssh": 22, "https": 443, "http": 80}
+WEB_PORTS = {"https": 443, "http": 80}
 # One bit of a packet's mark: the full ruleset's word to the base table.
 MARK = "0x10000000"
 
-Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
 
@@ -41,42 +38,35 @@ class Way:
     names: tuple[str, ...]
 
 
-def rulesets(clinic: Clinic, ways: Iterable[Way]) -> tuple[str, str]:
+def rulesets(site: Site, ways: Iterable[Way]) -> tuple[str, str]:
     """The base table and the full one."""
-    network = clinic.network
-    vpn_port = clinic.vpn.port if clinic.vpn else None
+    network = site.network
+    vpn_port = site.vpn.port if site.vpn else None
     # Without the full ruleset the technician comes in by these; so the tunnel is there, and in it SSH.
-    ways_in = [opening for opening in openings(clinic) if opening.service == "ssh" and opening.zone != "lan"]
+    ways_in = [opening for opening in openings(site) if opening.service == "ssh" and opening.zone != "lan"]
     base = rendered("firewall/base.nft.j2", mark=MARK, openings=ways_in, vpn_port=vpn_port)
     full = rendered(
         "firewall/cabinet.nft.j2",
         mark=MARK,
-        interfaces=sorted({network.internet.interface, network.lan.interface, *([VPN] if clinic.vpn else [])}),
-        neighbours=by_family([*network.lan.networks, *network.management, *([clinic.vpn.network] if clinic.vpn else [])]),
-        openings=openings(clinic),
+        interfaces=sorted(set(site.interfaces)),
+        neighbours=by_family(site.neighbours),
+        openings=openings(site),
         vpn_port=vpn_port,
         resolvers=by_family(network.resolvers),
         web_ports=sorted({way.port for way in ways} | {80, 443}),
         ntp=network.ntp,
-        alarms=clinic.alarm is not None,
-        offsite=clinic.offsite is not None,
+        alarms=site.alarm is not None,
+        offsite=site.offsite is not None,
     )
     return base, full
 
 
-def openings(clinic: Clinic) -> list[Opening]:
-    """What is published: to the LAN and to the VPN on their own cards alone; to the management networks wherever they are routed."""
-    network = clinic.network
-    zones: dict[str, tuple[str | None, Sequence[Network]]] = {
-        "lan": (network.lan.interface, network.lan.networks),
-        "management": (None, network.management),
-        "vpn": (VPN, [clinic.vpn.network] if clinic.vpn else []),
-    }
+def openings(site: Site) -> list[Opening]:
+    """What is published, a rule for each family of addresses."""
     return [
-        Opening(service, zone, port, zones[zone][0], family, networks)
-        for service, port in PORTS.items()
-        for zone in getattr(network.published, service)
-        for family, networks in by_family(zones[zone][1])
+        Opening(reach.service, reach.zone, reach.port, reach.interface, family, networks)
+        for reach in site.reaches
+        for family, networks in by_family(reach.networks)
     ]
 
 
@@ -90,11 +80,11 @@ def by_family(addresses: Iterable[Network | Address]) -> list[tuple[str, tuple[s
     return families
 
 
-def web_ways(clinic: Clinic, archives: Iterable[str]) -> list[Way]:
-    """What the web proxy lets through: the archives that apt uses, in the way it uses them, and the clinic's hosts by https."""
+def web_ways(site: Site, archives: Iterable[str]) -> list[Way]:
+    """What the web proxy lets through: the archives that apt uses, in the way it uses them, and the file's hosts by https."""
     names: dict[tuple[str, int], set[str]] = {}
-    for url in [*archives, *(f"https://{name}" for name in clinic.egress.hosts)]:
+    for url in [*archives, *(f"https://{name}" for name in site.egress.hosts)]:
         parts = urlsplit(url)
         if parts.hostname and parts.scheme in ("http", "https"):
-            names.setdefault((parts.scheme, parts.port or PORTS[parts.scheme]), set()).add(parts.hostname)
+            names.setdefault((parts.scheme, parts.port or WEB_PORTS[parts.scheme]), set()).add(parts.hostname)
     return [Way(scheme, port, tuple(sorted(names[scheme, port]))) for scheme, port in sorted(names)]

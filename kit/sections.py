@@ -31,6 +31,10 @@ Unlock = Annotated[
     ),
 ]
 
+Management = Annotated[tuple[words.Network, ...], Field(min_length=1, examples=["[192.168.10.0/24]"])]
+Resolvers = Annotated[tuple[words.Address, ...], Field(min_length=1, examples=["[192.168.10.1]"])]
+TIME_SERVERS = ("time.cloudflare.com", "ptbtime1.ptb.de", "nts.netnod.se")
+
 
 class Contact(Strict):
     """Whom to call; printed on the report."""
@@ -101,9 +105,9 @@ class Net(Strict):
 
     internet: Internet
     lan: Lan
-    management: Annotated[tuple[words.Network, ...], Field(min_length=1)] = Field(examples=["[192.168.10.0/24]"])
-    resolvers: Annotated[tuple[words.Address, ...], Field(min_length=1)] = Field(examples=["[192.168.10.1]"])
-    ntp: tuple[words.Fqdn, ...] = ("time.cloudflare.com", "ptbtime1.ptb.de", "nts.netnod.se")
+    management: Management
+    resolvers: Resolvers
+    ntp: tuple[words.Fqdn, ...] = TIME_SERVERS
     published: Published = Published()
 
     def sources(self, service: Literal["ssh", "https", "http"]) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import functools
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from kit import words, yamlmarks
 from kit.alarms import Alarm, Given
+from kit.clinic import this_clinic
 from kit.offsite import PASSWORD, AccountName
 from kit.paths import ROOT
-from kit.sections import Certificate
+from kit.sections import TIME_SERVERS, Certificate, Connect, Egress, Management, Resolvers
+from kit.site import Network, People, Reach, Site
 from kit.yamlmarks import FileError, Loc, Mistakes, Strict
 
 VAULTS = ROOT / "vaults"
+SSH = 22
+ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+
+
+class VaultNet(Strict):
+    """Where the host stands, and who looks after it."""
+
+    interface: words.InterfaceName = Field(examples=["enp1s0"])
+    management: Management
+    resolvers: Resolvers
+    ntp: tuple[words.Fqdn, ...] = TIME_SERVERS
 
 
 class Account(Strict):
@@ -30,17 +44,25 @@ class Account(Strict):
     sources: tuple[words.Network, ...] = ()
 
 
-class Vault(Strict):
+class Vault(Site):
     """An off-site host."""
 
+    egress: ClassVar[Egress] = Egress()
+    vpn: ClassVar[None] = None
+    offsite: ClassVar[None] = None
+    storage: ClassVar[None] = None
+
     host: words.Fqdn = Field(examples=["vault.atlas.example"])
+    connect: Connect
+    network: VaultNet
+    people: People
     certificate: Certificate
     alarm: Alarm | None = None
     accounts: Annotated[tuple[Account, ...], Field(min_length=1)] = Field(examples=["[{name: haddad, …}]"])
 
     @field_validator("accounts")
     @classmethod
-    def are_different(cls, accounts: tuple[Account, ...], info: ValidationInfo) -> tuple[Account, ...]:
+    def are_different(cls, accounts: tuple[Account, ...]) -> tuple[Account, ...]:
         """Each has a process of its own, so each needs a port of its own."""
         found: list[tuple[Loc, str]] = []
         first: dict[tuple[str, object], str] = {}
@@ -52,6 +74,55 @@ class Vault(Strict):
             raise Mistakes(found)
         return accounts
 
+    @model_validator(mode="after")
+    def people_are_no_processes(self) -> Self:
+        """A person and a practice's process are two accounts of one system."""
+        processes = {process_account(account.name) for account in self.accounts}
+        found: list[tuple[Loc, str]] = [
+            (("people", index, "name"), f"{person.name} is what the practice's process is called; choose another name")
+            for index, person in enumerate(self.people)
+            if person.name in processes
+        ]
+        if found:
+            raise Mistakes(found)
+        return self
+
+    @property
+    def hostname(self) -> str:
+        """Its full name."""
+        return self.host
+
+    @property
+    def practice(self) -> str:
+        """It is nobody's alone."""
+        return self.host
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Its one network card."""
+        return (self.network.interface,)
+
+    @property
+    def neighbours(self) -> tuple[Network, ...]:
+        """The networks that may ping it."""
+        return self.network.management
+
+    @property
+    def reaches(self) -> tuple[Reach, ...]:
+        """SSH from the management networks, each practice's port from where that practice comes."""
+        ssh = Reach("ssh", "management", SSH, None, self.network.management)
+        return (ssh, *(Reach("copies", one.name, one.port, None, one.sources or ANYWHERE) for one in self.accounts))
+
+
+def process_account(name: str) -> str:
+    """The system's account that takes the copies of the practice `name`."""
+    return f"vault-{name}"
+
+
+def name_of(path: Path) -> str:
+    """What the host is called here: a practice may have a file of the same name."""
+    return f"{path.stem}.vault"
+
 
 def load(path: Path) -> Vault:
     """The host in `path`. Raises FileError with one line per mistake."""
@@ -59,13 +130,14 @@ def load(path: Path) -> Vault:
 
 
 def inventory() -> list[tuple[str, dict[str, str]]]:
-    """All off-site hosts as pyinfra hosts, by the technician's own ssh_config; a mistake ends pyinfra before it connects."""
+    """All off-site hosts as pyinfra hosts; a mistake ends pyinfra before it connects."""
     found = []
     for path in sorted(path for path in VAULTS.glob("*.yaml") if path.stem != "example"):
         try:
-            found.append((f"@openssh/{load(path).host}", {"vault_file": f"vaults/{path.name}"}))
+            load(path)
         except FileError as bad:
             raise SystemExit(str(bad)) from None
+        found.append((f"@cabinet/{name_of(path)}", {"vault_file": f"vaults/{path.name}"}))
     return found
 
 
@@ -79,3 +151,10 @@ def this_vault() -> Vault:
 @functools.cache
 def _loaded(path: str) -> Vault:
     return load(ROOT / path)
+
+
+def this_site() -> Site:
+    """The practice's server, or the off-site host, that pyinfra is working on."""
+    from pyinfra import host  # noqa: PLC0415 -- as above
+
+    return this_vault() if host.data.get("vault_file") else this_clinic()

@@ -71,8 +71,6 @@ def base() -> None:
 
 def packages() -> None:
     """One transaction for all slices; services stay down until their role has configured them."""
-    wanted = all_packages()
-    missing = MISSING % "\n".join(wanted)
     kit.config_file(name="BASE let apt wait for its lock", dest="/etc/apt/apt.conf.d/60cabinet", src="base/apt.conf")
     # Debian makes a cluster of its own when PostgreSQL is installed; ours needs checksums and the encrypted volume.
     kit.config_file(
@@ -80,6 +78,12 @@ def packages() -> None:
         dest="/etc/postgresql-common/createcluster.conf",
         src="base/createcluster.conf",
     )
+    installed(all_packages())
+
+
+def installed(wanted: list[str]) -> None:
+    """These packages, in one transaction in which nothing starts."""
+    missing = MISSING % "\n".join(wanted)
     kit.config_file(name="SYS-03 install without starting anything", dest="/usr/local/lib/cabinet/install", src="base/install", mode="755")
     kit.script(
         name=f"BASE install {len(wanted)} packages and what they need, in one go",

@@ -1,8 +1,9 @@
-"""firewall: nothing reaches the server that the clinic has not published, and nothing leaves it but by a few narrow ways.
+"""firewall: nothing reaches the server that its file does not publish, and nothing leaves it but by a few narrow ways.
 
 Claims: FW-01 to FW-16.  Changes from Debian defaults: nftables drops by default, in both directions and before the network is up;
 Debian's own nftables.service, which opens everything when it stops, is masked; names by systemd-resolved, the web by a filtering
-squid, time by chrony with NTS where the clinic names servers; the kernel forwards nothing and believes no redirects.
+squid, time by chrony with NTS where servers are named; the kernel forwards nothing and believes no redirects.
+An off-site host has the same ones (deploy_vault.py).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from pyinfra.api import deploy
 
 from kit import deadman
 from kit import operations as kit
-from kit.clinic import Clinic, this_clinic
 from kit.facts import AptArchives
 from kit.render import source
 from kit.ruleset import Way, rulesets, web_ways
+from kit.site import Site
+from kit.vault import this_site
 
 PACKAGES = ["nftables", "squid", "systemd-resolved", "chrony"]
 
@@ -33,8 +35,8 @@ nft 'destroy table inet cabinet_warm; table inet cabinet_warm {
 @deploy("firewall")
 def firewall() -> None:
     """Shut both doors, then set up the few ways out."""
-    clinic = this_clinic()
-    ways = web_ways(clinic, host.get_fact(AptArchives))
+    site = this_site()
+    ways = web_ways(site, host.get_fact(AptArchives))
     deadman.install()
     # It flushes every table when it is stopped. Masked first: to stop it after that does nothing.
     kit.script(
@@ -46,21 +48,21 @@ def firewall() -> None:
     deadman.change(
         name="FW-01 FW-02 FW-03 FW-04 FW-05 FW-06 FW-07 FW-09 FW-10 shut both doors but for what is named",
         switch="firewall",
-        files=door(clinic, ways),
+        files=door(site, ways),
         live=source("firewall/live.sh"),
         load=source("firewall/load.sh"),
         restore=source("firewall/restore.sh"),
         prepare=WARM,
     )
     kernel()
-    resolver(clinic)
-    web_proxy(clinic, ways)
-    clock(clinic)
+    resolver(site)
+    web_proxy(site, ways)
+    clock(site)
 
 
-def door(clinic: Clinic, ways: list[Way]) -> list[deadman.Guarded]:
+def door(site: Site, ways: list[Way]) -> list[deadman.Guarded]:
     """The files that decide who comes in, all under the dead-man switch."""
-    base, full = rulesets(clinic, ways)
+    base, full = rulesets(site, ways)
     return [
         deadman.Guarded(f"{FIREWALL}/base.nft", base.encode(), check="nft --check --file {}"),
         deadman.Guarded(f"{FIREWALL}/cabinet.nft", full.encode(), check="nft --check --file {}"),
@@ -85,16 +87,16 @@ def kernel() -> None:
     kit.script(name="FW-13 set them on every card", unless=holds, run=f"/usr/lib/systemd/systemd-sysctl {conf}\n{holds}")
 
 
-def resolver(clinic: Clinic) -> None:
-    """Names: one service asks, and nobody but the clinic's resolvers."""
+def resolver(site: Site) -> None:
+    """Names: one service asks, and nobody but the resolvers that are named."""
     conf = "/etc/systemd/resolved.conf.d/cabinet.conf"
-    kit.config_file(name="FW-14 name the resolvers", dest=conf, template="firewall/resolved.conf.j2", resolvers=clinic.network.resolvers)
+    kit.config_file(name="FW-14 name the resolvers", dest=conf, template="firewall/resolved.conf.j2", resolvers=site.network.resolvers)
     kit.unit(name="FW-14 resolve names", unit="systemd-resolved.service", config=[conf])
     # A file, not the usual symbolic link: what somebody writes into the link's target would not be noticed.
     kit.config_file(name="FW-14 let every program ask that service", dest="/etc/resolv.conf", src="firewall/resolv.conf")
 
 
-def web_proxy(clinic: Clinic, ways: list[Way]) -> None:
+def web_proxy(site: Site, ways: list[Way]) -> None:
     """The web: one service asks, for these names only; apt asks that service."""
     conf, drop_in = "/etc/squid/squid.conf", f"{SYSTEMD}/squid.service.d/cabinet.conf"
     kit.config_file(
@@ -102,10 +104,11 @@ def web_proxy(clinic: Clinic, ways: list[Way]) -> None:
         dest=conf,
         template="firewall/squid.conf.j2",
         check="squid -k parse -f {}",
-        hostname=clinic.hostname,
+        hostname=site.hostname,
         ways=ways,
     )
-    kit.config_file(name="FW-11 tie the web proxy to the encrypted volume", dest=drop_in, src="firewall/squid-unit.conf")
+    tied = "tie the web proxy to the encrypted volume" if site.storage else "say how the web proxy runs"
+    kit.config_file(name=f"FW-11 {tied}", dest=drop_in, template="firewall/squid-unit.conf.j2", on_volume=site.storage is not None)
     kit.script(
         name="FW-11 a place for its log",
         unless='test "$(stat -c "%a %U:%G" /var/log/squid)" = "750 proxy:proxy"',
@@ -115,11 +118,11 @@ def web_proxy(clinic: Clinic, ways: list[Way]) -> None:
     kit.config_file(name="FW-11 let apt ask the web proxy", dest="/etc/apt/apt.conf.d/61cabinet-proxy", src="firewall/apt.conf")
 
 
-def clock(clinic: Clinic) -> None:
-    """Time: from the clinic's servers, authenticated. None named, none asked."""
+def clock(site: Site) -> None:
+    """Time: from the servers that are named, authenticated. None named, none asked."""
     conf = "/etc/chrony/chrony.conf"
-    kit.config_file(name="FW-15 name the time servers", dest=conf, template="firewall/chrony.conf.j2", ntp=clinic.network.ntp)
-    if clinic.network.ntp:
+    kit.config_file(name="FW-15 name the time servers", dest=conf, template="firewall/chrony.conf.j2", ntp=site.network.ntp)
+    if site.network.ntp:
         kit.script(name="FW-15 let the clock be set", unless=f"! {MASKED}", run="systemctl --quiet unmask chrony.service")
         kit.unit(name="FW-15 ask for the time", unit="chrony.service", config=[conf])
     else:

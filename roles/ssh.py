@@ -1,4 +1,4 @@
-"""ssh: the people of the clinic file get in with a key and a code, and nobody else gets in at all.
+"""ssh: the people of its file get in with a key and a code, and nobody else gets in at all.
 
 Claims: SSH-01 to SSH-20.  Changes from Debian defaults: sshd_config, PAM's sshd and sudoers are whole files of ours without
 includes; keys lie in /etc/ssh/authorized_keys, seeds in /etc/cabinet/totp; no passwords; the first account loses its rights.
@@ -13,10 +13,11 @@ from pyinfra.api import deploy
 
 from kit import deadman, enrol
 from kit import operations as kit
-from kit.clinic import Clinic, this_clinic
 from kit.deadman import Guarded
 from kit.render import content_of, rendered
 from kit.sections import Person
+from kit.site import Site
+from kit.vault import this_site
 
 PACKAGES = ["libpam-google-authenticator", "libpam-lastlog2", "libpam-systemd", "openssh-server", "qrencode", "sudo"]
 KEYS = "/etc/ssh/authorized_keys"
@@ -36,21 +37,21 @@ ATOMIC = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 16, 17, 19, 20)
 @deploy("ssh")
 def ssh() -> None:
     """First who may come in, then the door, then somebody comes in through it; only then is every other way closed."""
-    clinic = this_clinic()
-    people(clinic)
-    door(clinic)
+    site = this_site()
+    people(site)
+    door(site)
     nobody_else()
 
 
-def people(clinic: Clinic) -> None:
+def people(site: Site) -> None:
     """Accounts and seeds of those who work here; their keys belong to the door."""
     kit.config_file(name="BASE accounts program", dest=ACCOUNTS, src="ssh/accounts", mode="755")
-    described = json.dumps([describe(person) for person in clinic.people], indent=1) + "\n"
+    described = json.dumps([describe(person) for person in site.people], indent=1) + "\n"
     kit.config_file(name="SSH-09 describe who works here", dest="/etc/cabinet/people.json", content=described, mode="600")
     kit.directory(name="SSH-13 seeds are root's own", path="/etc/cabinet/totp", mode="700")
     kit.directory(name="SSH-13 keys are root's to change", path=KEYS)
     kit.script(
-        name=f"SSH-09 one account per person: {', '.join(person.name for person in clinic.people)}",
+        name=f"SSH-09 one account per person: {', '.join(person.name for person in site.people)}",
         unless=f"{ACCOUNTS} people --check",
         run=f"{ACCOUNTS} people",
     )
@@ -62,14 +63,14 @@ def describe(person: Person) -> dict[str, object]:
     return {"name": person.name, "full_name": full_name, "login": person.login, "administers": person.administers}
 
 
-def door(clinic: Clinic) -> None:
+def door(site: Site) -> None:
     """The doors as described, SSH's and the console's; in three minutes it is as it was, unless somebody has come in through it."""
-    files = door_files(clinic)
-    who = [person for person in clinic.people if person.name == clinic.technician]
+    files = door_files(site)
+    who = [person for person in site.people if person.name == site.technician]
     fingerprint = sha256(repr((files, who)).encode()).hexdigest()
-    keys = [Guarded(f"{KEYS}/{person.name}", key_lines(person), "ssh-keygen -lf {}") for person in clinic.people if person.login]
+    keys = [Guarded(f"{KEYS}/{person.name}", key_lines(person), "ssh-keygen -lf {}") for person in site.people if person.login]
     kit.config_file(
-        name="SSH-14 say that log-ins are recorded", dest="/etc/cabinet/banner", template="ssh/banner.j2", practice=clinic.practice
+        name="SSH-14 say that log-ins are recorded", dest="/etc/cabinet/banner", template="ssh/banner.j2", practice=site.practice
     )
     kit.script(
         name="SSH-08 a host key, made once",
@@ -97,11 +98,11 @@ def door(clinic: Clinic) -> None:
     )
 
 
-def door_files(clinic: Clinic) -> list[Guarded]:
+def door_files(site: Site) -> list[Guarded]:
     """All files that decide who gets in, or as what; they change together or not at all."""
-    token_holders = [person.name for person in clinic.people if person.login and all(key.startswith("sk-") for key in person.keys)]
+    token_holders = [person.name for person in site.people if person.login and all(key.startswith("sk-") for key in person.keys)]
     sshd_config = rendered("ssh/sshd_config.j2", token_holders=token_holders).encode()
-    sudoers = rendered("ssh/sudoers.j2", administrators=[person.name for person in clinic.administrators]).encode()
+    sudoers = rendered("ssh/sudoers.j2", administrators=[person.name for person in site.administrators]).encode()
     return [
         Guarded("/etc/pam.d/sshd", file_bytes("ssh/pam"), MODULES_EXIST),
         Guarded("/etc/pam.d/login", file_bytes("ssh/pam-console"), MODULES_EXIST),
@@ -124,7 +125,7 @@ def file_bytes(src: str) -> bytes:
 
 
 def nobody_else() -> None:
-    """Sessions end, and whoever is not in the clinic file is shut out; this role's own connection was renewed by now."""
+    """Sessions end, and whoever is not in the file is shut out; this role's own connection was renewed by now."""
     kit.config_file(name="SSH-11 a shell left alone ends", dest="/etc/profile.d/cabinet-idle.sh", src="ssh/idle.sh")
     kit.script(
         name="SSH-09 SSH-18 nobody else may log in, or is at work", unless=f"{ACCOUNTS} strangers --check", run=f"{ACCOUNTS} strangers"

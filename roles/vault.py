@@ -1,8 +1,8 @@
 """vault: an off-site host takes copies of practices and lets nobody change them; what is old goes by its own clock, and it holds no key.
 
-It is deployed by deploy_vault.py, to another machine than the other roles. Changes from Debian defaults: restic-rest-server, for each
-practice a process, a system user and a port of its own, append-only; its own unit, which would take whatever comes, is masked; a timer
-for the keeper. No claims yet: docs/offsite.md says what is missing.
+It is deployed by deploy_vault.py, to another machine than most roles; its doors are those of a practice's server (roles/firewall.py,
+roles/ssh.py). Changes from Debian defaults: restic-rest-server, for each practice a process, a system user and a port of its own,
+append-only; its own unit, which would take whatever comes, is masked; a timer for the keeper. No claims yet: docs/offsite.md says why.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from pyinfra.api import deploy
 
 from kit import operations as kit
 from kit.alarms import Alarm
-from kit.vault import Account, this_vault
-from roles import alarm
-from roles.base import practice_command
+from kit.vault import Account, process_account, this_vault
+from roles import alarm, firewall, ssh
+from roles.base import installed, practice_command
 
 # Not PACKAGES: those are the practice server's (roles/base.py).
-WANTED = "python3 restic-rest-server"
-TELLS = " ca-certificates msmtp"
+WANTED = ["dbus", "python3", "restic-rest-server", *firewall.PACKAGES, *ssh.PACKAGES]
 SYSTEMD = "/etc/systemd/system"
 ETC = "/etc/cabinet/vault"
 CHAIN, KEY = f"{ETC}/chain.pem", f"{ETC}/key.pem"
@@ -34,29 +33,30 @@ SENDING = ("practice-send.service", "practice-send.path", "practice-send.timer")
 
 
 @deploy("vault")
-def vault() -> None:
-    """The program, the certificate, each practice's place, and the keeper."""
+def prepared() -> None:
+    """The programs, and what the doors name: who sends alarms, and what raises one."""
     wanted = this_vault()
-    packages = WANTED + (TELLS if wanted.alarm else "")
     kit.script(
         name="BASE leave Debian's own unit of it alone",
         unless='test "$(systemctl is-enabled restic-rest-server.service)" = masked',
         run="systemctl --quiet mask restic-rest-server.service; systemctl stop restic-rest-server.service 2>/dev/null || true",
     )
-    kit.script(
-        name="BASE install what takes copies",
-        unless=f"dpkg-query -W {packages}",
-        run=f"apt-get -q update; DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install {packages}",
-    )
+    installed(sorted({*WANTED, *(alarm.PACKAGES if wanted.alarm else [])}))
+    practice_command()
+    alarm.receivers(wanted.alarm or Alarm.model_construct(), wanted.host)
+    kit.config_file(name="BASE what raises an alarm", dest=f"{SYSTEMD}/{ALARM}", src=f"backup/{ALARM}")
+
+
+@deploy("vault")
+def vault() -> None:
+    """The certificate, each practice's place, and the keeper."""
+    wanted = this_vault()
+    alarm.units(SENDING, SENDING[1:])
     kit.directory(name="BASE a place for what is secret", path=ETC, mode="700")
     kit.config_file(name="BASE the certificate", dest=CHAIN, content=wanted.certificate.chain.read_text(), mode="644")
     kit.config_file(name="BASE its key", dest=KEY, content=wanted.certificate.key.read_text(), mode="600")
     for path, mode in ((STORE, "711"), (LEDGERS, "700")):
         kit.directory(name=f"BASE {path}", path=path, mode=mode)
-    practice_command()
-    alarm.receivers(wanted.alarm or Alarm.model_construct(), wanted.host)
-    alarm.units(SENDING, SENDING[1:])
-    kit.config_file(name="BASE what raises an alarm", dest=f"{SYSTEMD}/{ALARM}", src=f"backup/{ALARM}")
     for account in wanted.accounts:
         practice(account)
     keeper(wanted.accounts)
@@ -64,7 +64,7 @@ def vault() -> None:
 
 def practice(account: Account) -> None:
     """One practice: whoever breaks out of its process finds nobody else's copies."""
-    user, unit, htpasswd = f"vault-{account.name}", f"cabinet-vault-{account.name}.service", f"{ETC}/{account.name}.htpasswd"
+    user, unit, htpasswd = process_account(account.name), f"cabinet-vault-{account.name}.service", f"{ETC}/{account.name}.htpasswd"
     # As rest-server reads it. The password is long and random (kit/offsite.py), so that nobody finds it from a hash.
     verifier = base64.b64encode(hashlib.sha1(account.password_file.read_text().strip().encode()).digest()).decode()
     kit.script(

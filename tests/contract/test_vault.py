@@ -1,23 +1,20 @@
-"""roles/vault.py, carried out on a Debian 13 in memory: what it leaves takes copies there, and the second time it changes nothing."""
+"""deploy_vault.py, carried out on a Debian 13 in memory: it takes copies there, and its doors open to whom its file names."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-import subprocess
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from kit import post
-from kit.place import Place
-from kit.sshd import Sshd
+from kit.totp import fresh_code
 from tests.helpers import pyinfra_run
-from tests.offline.test_vault import FILE
+from tests.offline.test_vault import KEY
+from tests.vaulthost import ANYBODY, BENALI, PASSWORD, TECHNICIAN, Host, Internet, connected, deployed
 
-PASSWORD = "twenty-characters-and-more"
 # In the place no card is up, not even the loopback.
 LOOPBACK = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 0x49))"
 # systemd's part: the credentials, the user and the command of the unit.
@@ -44,44 +41,108 @@ python3 -I /usr/local/lib/cabinet/keeper.py
 find /srv/vault/haddad/haddad/2026-11 -type f -exec touch -d '3 hours ago' {} +
 ! python3 -I /usr/local/lib/cabinet/keeper.py || echo nothing noticed
 /usr/local/bin/practice alarm list"""
+# No systemd runs there, which could say how these stand: Debian's own firewall, the two doors, the timers.
+ASK_SYSTEMD = ["firewall | FW-08", "firewall | FW-01", "ssh | SSH-01", "vault | ALM-04"]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """It was deployed once, from a plain Debian 13."""
+    with deployed(tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("o")) as host:
+        yield host
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A host's file, and what it names."""
-    certificate = post.server_certificate("127.0.0.1")
-    key, begin, rest = certificate.partition("-----BEGIN CERTIFICATE")
-    (tmp_path / "chain.pem").write_text(begin + rest)
-    (tmp_path / "key.pem").write_text(key)
-    (tmp_path / "password").write_text(f"{PASSWORD}\n")
-    (tmp_path / "vault.yaml").write_text(FILE.format(home=tmp_path))
-    return tmp_path
+def internet(host: Host) -> Iterator[Internet]:
+    """What lies beyond its card."""
+    with connected(host) as internet:
+        yield internet
 
 
-def pyinfra(sshd: Sshd, home: Path, *words: str) -> tuple[Any, str]:
-    """What pyinfra says of the whole host as JSON, and all that it says."""
-    data = ["--data", f"openssh_config_file={sshd.ssh_config}", "--data", f"vault_file={home}/vault.yaml"]
-    done = pyinfra_run(sshd, *data, "@openssh/server", "deploy_vault.py", *words)
-    return json.loads(done.stdout), done.stdout + done.stderr
-
-
-def test_what_the_role_leaves_takes_copies(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_the_role_leaves_takes_copies(host: Host) -> None:
     """It takes a snapshot and does not let it go; the files are the practice's own account's, and the keeper finds nothing wrong."""
-    with Place() as place, Sshd(place.inside, tmp_path_factory.mktemp("o")) as sshd:
-        _, said = pyinfra(sshd, home, "--yes")
-        assert PASSWORD not in said
-        again, _ = pyinfra(sshd, home, "--dry")
-        # No systemd runs there, which could say that the timers do.
-        assert [step["name"] for step in again["plan"] if step["hosts_with_change"]] == ["vault | ALM-04 ALM-07 let them run"]
-        subprocess.run(place.inside("cat >/root/authority"), input=post.given(post.AUTHORITY).read_bytes(), check=True)
-        unit = "/etc/systemd/system/cabinet-vault-haddad.service"
-        script = f"sh -c {shlex.quote(RUN)} sh {shlex.quote(LOOPBACK)} {unit} {PASSWORD}"
-        done = subprocess.run(place.inside(script), capture_output=True, text=True, check=False)
-        assert "benali: as it should be" in done.stdout, done.stdout + done.stderr
-        snapshots, owner, *rest = done.stdout.splitlines()
-        assert [snapshot["paths"] for snapshot in json.loads(snapshots)] == [["/root/letter"]], "it is gone, or never came"
-        assert owner == "vault-haddad 600"
-        assert rest[:2] == ["haddad: as it should be", "benali: as it should be"]
-        assert len(rest) > 4, done.stdout + done.stderr
-        assert re.match("haddad: The newest snapshot arrived 20", rest[2]), "silence is not noticed"
-        assert set(json.loads("\n".join(rest[4:]))) == {"vault:haddad-silence"}, done.stdout + done.stderr
+    assert PASSWORD not in host.said
+    host.runs("cat >/root/authority", input=post.given(post.AUTHORITY).read_text())
+    unit = "/etc/systemd/system/cabinet-vault-haddad.service"
+    done = host.runs(f"sh -c {shlex.quote(RUN)} sh {shlex.quote(LOOPBACK)} {unit} {PASSWORD}")
+    assert "benali: as it should be" in done.stdout, done.stdout + done.stderr
+    snapshots, owner, *rest = done.stdout.splitlines()
+    assert [snapshot["paths"] for snapshot in json.loads(snapshots)] == [["/root/letter"]], "it is gone, or never came"
+    assert owner == "vault-haddad 600"
+    assert rest[:2] == ["haddad: as it should be", "benali: as it should be"]
+    assert len(rest) > 4, done.stdout + done.stderr
+    assert re.match("haddad: The newest snapshot arrived 20", rest[2]), "silence is not noticed"
+    assert set(json.loads("\n".join(rest[4:]))) == {"vault:haddad-silence"}, done.stdout + done.stderr
+
+
+def test_a_key_alone_is_refused_and_a_key_with_a_code_lets_in(host: Host) -> None:
+    """By the real sshd and PAM; nor does a code alone, a password, or root, by the key that was there before the deploy."""
+    mine = ("-o", "IdentityAgent=none", "-i", str(host.home / "karim"))
+    (host.home / "code").write_text(fresh_code(host.home / "seed"))
+    refused = [
+        host.comes_in("karim", *mine, "-o", "PreferredAuthentications=publickey"),
+        host.comes_in("karim", "-o", "IdentityAgent=none", "-o", "PreferredAuthentications=keyboard-interactive"),
+        host.comes_in("karim", *mine, "-o", "PreferredAuthentications=password"),
+        host.comes_in("root", "-o", "IdentityAgent=none", "-i", str(host.sshd.key)),
+    ]
+    assert [(done.returncode, done.stdout) for done in refused] == [(255, "")] * 4, refused
+    assert "Permission denied (keyboard-interactive)" in refused[0].stderr, "control: the key is the right one"
+    done = host.comes_in("karim", *mine)
+    assert (done.returncode, done.stdout) == (0, "root\n"), done.stderr
+    again = host.comes_in("karim", *mine)
+    assert again.returncode == 255, "a code is good once"
+
+
+def test_sshd_is_as_hard_as_a_practices(host: Host) -> None:
+    """As the real sshd reads what lies there."""
+    said = dict(line.split(" ", 1) for line in host.runs("/usr/sbin/sshd -T").stdout.splitlines())
+    wanted = {
+        "authenticationmethods": "publickey,keyboard-interactive:pam",
+        "permitrootlogin": "no",
+        "passwordauthentication": "no",
+        "allowgroups": "cabinet-login",
+        "disableforwarding": "yes",
+        "authorizedkeysfile": "/etc/ssh/authorized_keys/%u",
+    }
+    assert {key: said.get(key) for key in wanted} == wanted
+    assert host.runs("getent group cabinet-login cabinet-admin | cut -d : -f 4").stdout.split() == ["karim", "karim"]
+
+
+def test_a_door_that_shuts_the_technician_out_goes_back(host: Host) -> None:
+    """The file names a key that nobody here holds: the deploy fails, and the way in is the one of before."""
+    good = (host.home / "vault.yaml").read_text()
+    (host.home / "vault.yaml").write_text(good.replace((host.home / "karim.pub").read_text().strip(), KEY))
+    before = host.runs("cat /etc/ssh/authorized_keys/karim").stdout
+    code, said = host.deploy()
+    (host.home / "vault.yaml").write_text(good)
+    assert code != 0 and "nobody could come in anew" in said and "it was put back" in said, said
+    assert host.runs("cat /etc/ssh/authorized_keys/karim").stdout == before
+
+
+def test_packets_get_in_from_whom_the_file_names(host: Host, internet: Internet) -> None:
+    """SSH from the management network, a port from its practice; without the full ruleset SSH alone; control: without any, all."""
+    base, full = ("/etc/cabinet/nftables/base.nft", "/etc/cabinet/nftables/cabinet.nft")
+    haddad = {(who, 8443) for who in (TECHNICIAN, BENALI, ANYBODY)}  # who names no sources
+    assert internet.reaches() == {*haddad, (TECHNICIAN, 22), (BENALI, 8444)}
+    host.runs("nft destroy table inet cabinet")
+    assert internet.reaches() == {(TECHNICIAN, 22)}
+    host.runs("nft destroy table inet cabinet_base")
+    assert len(internet.reaches()) == 15, "control: something listens at each port"
+    assert host.runs(f"nft -f {base} && nft -f {full}").returncode == 0
+
+
+def test_packets_get_out_by_whom_the_file_names(host: Host, internet: Internet) -> None:
+    """The web by the filtering proxy alone; alarms by their account, to whom they go; root by no way."""
+    users = ("proxy", "root", "_apt", "vault-haddad", "cabinet-alarm")
+    assert [user for user in users if internet.is_reached(user)] == ["proxy"]
+    host.runs("nft 'add element inet cabinet alarm4 { 203.0.113.9 . 443 }'")
+    assert [user for user in users if internet.is_reached(user)] == ["proxy", "cabinet-alarm"]
+    assert [user for user in users if internet.is_reached(user, 4711)] == []
+    host.runs("nft 'flush set inet cabinet alarm4'")
+
+
+def test_the_second_time_it_changes_nothing(host: Host) -> None:
+    """But for what only systemd could say."""
+    data = ["--data", f"vault_file={host.home}/vault.yaml"]
+    again = json.loads(pyinfra_run(host.sshd, *data, "@cabinet/x", "deploy_vault.py", "--dry").stdout)
+    assert [" ".join(step["name"].split()[:3]) for step in again["plan"] if step["hosts_with_change"]] == ASK_SYSTEMD

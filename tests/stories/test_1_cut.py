@@ -30,7 +30,7 @@ def test_a_deploy_cut_off_converges_when_run_again(host: Host, connection: Conne
         deployment.deploy("vagrant", connection)
         connection.logout()
         connection.login()
-        assert connection.logged_in_as == connection.clinic.technician
+        assert connection.logged_in_as == connection.site.technician
         assert deployment.planned_changes("vagrant") == []
     host.backend.reconnect()
 

@@ -155,7 +155,7 @@ def files_here() -> Iterator[Path]:
 
 def test_no_file_here_holds_one(known: Secrets, connection: Connection) -> None:
     """After all this. Exactly the seeds of the VM's people are here, who have no phones: so the search finds what there is."""
-    people = [person.name for person in connection.clinic.people if person.login]
+    people = [person.name for person in connection.site.people if person.login]
     assert sorted(str(path) for path in files_here() if met(known, path.read_bytes())) == [
         str(paths.state_dir() / "totp" / name) for name in sorted(people)
     ]

@@ -36,7 +36,7 @@ def door_with(path: str, old: str, new: str) -> None:
 
 def firewall_of(clinic: Clinic) -> None:
     """The role firewall, for another clinic file."""
-    with patch.object(firewall, "this_clinic", lambda: clinic):
+    with patch.object(firewall, "this_site", lambda: clinic):
         firewall.firewall()
 
 
@@ -87,5 +87,5 @@ def amina_leaves_and_karim_comes() -> None:
 def people_are(*people: Person) -> None:
     """The role ssh, for a clinic file with these people."""
     clinic = this_clinic().model_copy(update={"people": people})
-    with patch.object(ssh, "this_clinic", lambda: clinic):
+    with patch.object(ssh, "this_site", lambda: clinic):
         ssh.ssh()
