@@ -23,7 +23,7 @@ KEEP = (
 )
 USES = {
     "A": ("The data volume", "The server runs, its data stay locked.", "On it: sudo practice unlock, with the eight long groups."),
-    "B": ("The backups", "They lie encrypted on the server's backup disk.", ""),
+    "B": ("The backups", "They lie encrypted on the backup disk, and on the media.", ""),
     "C": ("The copy outside", "Fire, theft: all is on a host outside, encrypted.", ""),
     "D": ("The account outside", "By which that host lets a new server in.", ""),
 }

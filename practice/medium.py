@@ -24,7 +24,7 @@ from practice.engine import Missing, Restic
 from practice.server import Trouble, run
 
 FORMAT = "/usr/local/lib/cabinet/format-volume"
-PASSWORD = Path("/var/lib/cabinet/secrets/media-password")
+PASSWORD = Path("/var/lib/cabinet/secrets/backup-passphrase")
 CACHE = Path("/var/lib/cabinet/media-cache")
 MAPPING = "cabinet-media"
 MAPPER = Path("/dev/mapper") / MAPPING

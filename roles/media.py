@@ -13,14 +13,14 @@ from pyinfra.api import deploy
 
 from kit import operations as kit
 from kit.clinic import Clinic, this_clinic
+from roles.backup import PASSPHRASE
 
 PACKAGES = ["cryptsetup-bin", "e2fsprogs", "restic"]
 
 CONFIG = "/etc/cabinet/media.json"
 REGISTRY = "/var/lib/cabinet/media.json"
-SECRETS = "/var/lib/cabinet/secrets"
-# It opens every medium, its encryption and the repository in it: one line in the recovery kit.
-PASSWORD = f"{SECRETS}/media-password"
+# It opens every medium, its encryption and the repository in it: the recovery kit has it already, and what is on the media are backups.
+PASSWORD = PASSPHRASE
 SYSTEMD = "/etc/systemd/system"
 SERVICE = "practice-media@.service"
 RULE = "/etc/udev/rules.d/90-cabinet-media.rules"
@@ -28,35 +28,14 @@ RULE = "/etc/udev/rules.d/90-cabinet-media.rules"
 
 @deploy("media")
 def media() -> None:
-    """The password, the days, and what looks at what is plugged in; without the section nothing is, and `practice status` says so."""
+    """The days, and what looks at what is plugged in; without the section nothing is, and `practice status` says so."""
     clinic = this_clinic()
     if clinic.media is None:
-        # The password stays: what was written by it lies in somebody's safe.
         for path in (RULE, CONFIG):
             kit.absent(name="MED-01 write no media", path=path)
         return
-    password()
     days(clinic)
     watched()
-
-
-def password() -> None:
-    """Born here, once; the vendor never sees it."""
-    kit.directory(name="MED-01 a place for secrets", path=SECRETS, mode="700")
-    kit.script(
-        name="MED-01 make the password of the media, once",
-        unless=f"test -s {PASSWORD}",
-        run=(
-            f"if test -e {REGISTRY}; then echo 'Media were written, but their password {PASSWORD} is gone: "
-            "put it back from the recovery kit, then deploy again.' >&2; exit 1; fi\n"
-            f"umask 077; head -c 48 /dev/urandom | base64 -w 0 > {PASSWORD}.new; sync {PASSWORD}.new; mv {PASSWORD}.new {PASSWORD}"
-        ),
-    )
-    kit.script(
-        name="MED-01 close it to everybody else",
-        unless=f"test \"$(stat -c '%a %U %G' {PASSWORD})\" = '600 root root'",
-        run=f"chmod 600 {PASSWORD}; chown root:root {PASSWORD}",
-    )
 
 
 def days(clinic: Clinic) -> None:

@@ -22,7 +22,7 @@ from kit.paths import ROOT
 from kit.place import Place
 
 MIB = 1 << 20
-KEY = "/var/lib/cabinet/secrets/media-password"
+KEY = "/var/lib/cabinet/secrets/backup-passphrase"
 # Loop devices are the whole machine's: these are ours.
 STICKS = f"/run/sticks-{os.getpid()}"
 # Devices of our own: what happens here, the machine's /dev never sees. lsblk asks udev's notes for a serial number.
@@ -32,7 +32,7 @@ for node in null:3 zero:5 full:7 random:8 urandom:9; do mknod -m 666 /dev/${node
 mknod /dev/loop-control c 10 237
 number=0; while [ $number -lt 32 ]; do mknod /dev/loop$number b 7 $number; number=$((number + 1)); done
 mkdir -p /run/cabinet /etc/cabinet /var/lib/cabinet/secrets /srv /backup/pgbackrest/backup/main /backup/pgbackrest/archive/main
-head -c 48 /dev/urandom | base64 -w 0 >/var/lib/cabinet/secrets/media-password
+head -c 48 /dev/urandom | base64 -w 0 >/var/lib/cabinet/secrets/backup-passphrase
 echo '{"days": ["monday"], "never": ["data0", "backup0"]}' >/etc/cabinet/media.json
 echo A >/backup/pgbackrest/backup/main/backup.info
 echo 1 >/backup/pgbackrest/archive/main/1
@@ -43,7 +43,7 @@ set -eu
 case $1 in
 open)
     eval "name=\${$#}" "device=\${$(($# - 1))}"
-    /usr/sbin/cryptsetup open --test-passphrase --key-file /var/lib/cabinet/secrets/media-password "$device"
+    /usr/sbin/cryptsetup open --test-passphrase --key-file /var/lib/cabinet/secrets/backup-passphrase "$device"
     offset=$(/usr/sbin/cryptsetup luksDump "$device" | awk '$1 == "offset:" { print $2; exit }')
     ln -s "$(losetup --find --show --offset "$offset" "$device")" /dev/mapper/$name ;;
 close)

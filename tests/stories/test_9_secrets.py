@@ -29,7 +29,7 @@ SECRET_FILES = (
     f"find {SECRETS} {HOME} {TLS} /etc/cabinet/totp {VPN_KEY} /etc/cabinet/breakglass /etc/ssh/ssh_host_* "
     "-type f ! -perm /o+r -size +0 2>/dev/null || true"  # nobody may have made a password for the console
 )
-PASSWORDS = ("recovery-key", "backup-passphrase", "database-practice", "authority.key", "offsite-password", "media-password")
+PASSWORDS = ("recovery-key", "backup-passphrase", "database-practice", "authority.key", "offsite-password")
 MUST = {f"{SECRETS}/{name}" for name in PASSWORDS} | {
     f"{HOME}/key.conf", VPN_KEY, "/etc/cabinet/totp/salim", "/etc/ssh/ssh_host_ed25519_key",
 }  # fmt: skip
