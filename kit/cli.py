@@ -22,6 +22,8 @@ from kit.new import new
 from kit.peer import peer
 from kit.yamlmarks import FileError
 
+# About as long as the rest of tests/contract, beside which they run.
+NATIVE = tuple(f"tests/contract/test_{what}.py" for what in ("drill", "media", "restore", "recovery"))
 PARTS = ("offline", "contract", "claims", "sabotage", "stories")
 
 
@@ -122,11 +124,13 @@ def test(part: str | None) -> None:
     """
     everything = ("offline", "contract", "twice", "sabotage", "claims")
     wanted = {None: everything, "long": (*everything, "stories"), "sabotage": ("sabotage", "claims")}.get(part, (part,))
+    repeated = ["--long"] if part == "long" else []
     if "offline" in wanted:
         with pytest_beside("pyinfra-openssh/tests", "-q"):
             pytest("tests/offline", "-q")
     if "contract" in wanted:
-        pytest("tests/contract", "-q")
+        with pytest_beside(*NATIVE, "-q", *repeated):
+            pytest("tests/contract", "-q", *(f"--ignore={path}" for path in NATIVE), *repeated)
     if not set(wanted) - {"offline", "contract"}:
         return
     raise_vm()
@@ -138,7 +142,7 @@ def test(part: str | None) -> None:
     if "claims" in wanted:  # of a server that nobody has touched since it was healed, or deployed
         pytest("tests/stories/test_3_reboot.py", "tests/claims", "-v")
     if "stories" in wanted:
-        pytest("tests/stories", "-v", "-s", *(["--long"] if part == "long" else []))
+        pytest("tests/stories", "-v", "-s", *repeated)
     # Quietly: the last line is pytest's own.
     clinic = clinic_named("vagrant")
     deployment.write_report("vagrant", clinic, Connection("vagrant", clinic))

@@ -111,7 +111,13 @@ def cut(server: Server, moment: str, where: str) -> None:
     assert server.practice("restore", "--to", moment, "--yes").returncode == 1, "a second one is begun beside the first"
 
 
-@pytest.mark.parametrize("where", CUTS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The two cuts around the exchange, and with --long every one."""
+    if "where" in metafunc.fixturenames:
+        around = ["before the data directory is kept", "before the end"]
+        metafunc.parametrize("where", CUTS if metafunc.config.getoption("--long") else around)
+
+
 def test_a_power_cut_anywhere_is_gone_on_from(server: Server, moment: str, where: str) -> None:
     """After the boot the practice works, with all or with nothing of it; it is said, and gone on with to the end."""
     cut(server, moment, where)
