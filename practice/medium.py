@@ -28,6 +28,8 @@ PASSWORD = Path("/var/lib/cabinet/secrets/backup-passphrase")
 CACHE = Path("/var/lib/cabinet/media-cache")
 MAPPING = "cabinet-media"
 MAPPER = Path("/dev/mapper") / MAPPING
+# cryptsetup 2.7.5 crashes at `close` when the device beneath is gone.
+LET_GO = ("dmsetup", "remove", "--deferred", MAPPING)
 MOUNT = Path("/run/cabinet/media")
 REPOSITORY = MOUNT / "restic"
 OPTIONS = "nodev,nosuid,noexec,noatime"
@@ -247,7 +249,7 @@ def tidy() -> None:
     while os.path.ismount(MOUNT):
         run("umount", "--lazy", str(MOUNT))
     if MAPPER.exists():
-        run("cryptsetup", "close", MAPPING)
+        run(*LET_GO)
 
 
 @contextlib.contextmanager
@@ -258,7 +260,7 @@ def opened(path: str) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(Trouble):  # its device may be gone; the mapping goes when the last file is closed
-            run("cryptsetup", "close", "--deferred", MAPPING)
+            run(*LET_GO)
         raise
     run("cryptsetup", "close", MAPPING)
 

@@ -15,7 +15,7 @@ from kit import operations as kit
 from kit.clinic import Clinic, this_clinic
 from roles.backup import PASSPHRASE
 
-PACKAGES = ["cryptsetup-bin", "e2fsprogs", "restic"]
+PACKAGES = ["cryptsetup-bin", "dmsetup", "e2fsprogs", "restic"]
 
 CONFIG = "/etc/cabinet/media.json"
 REGISTRY = "/var/lib/cabinet/media.json"

@@ -53,6 +53,9 @@ close)
 *) exec /usr/sbin/cryptsetup "$@" ;;
 esac
 """
+DMSETUP = """#!/bin/sh
+shift; exec cryptsetup close "$@"
+"""
 # Here a loop device is a disk.
 LSBLK = r"""#!/bin/sh
 /usr/bin/lsblk "$@" | sed 's/ loop\( \|$\)/ disk\1/; s/"loop"/"disk"/'
@@ -121,7 +124,7 @@ def server() -> Iterator[Server]:
             tar.add(ROOT / "practice", "usr/local/lib/cabinet/practice", filter=lambda each: None if "__pycache__" in each.name else each)
             tar.add(ROOT / "files/storage/format-volume", "usr/local/lib/cabinet/format-volume")
             tar.add(ROOT / "files/base/practice", "usr/local/bin/practice")
-            for program, text in (("cryptsetup", CRYPTSETUP), ("lsblk", LSBLK)):
+            for program, text in (("cryptsetup", CRYPTSETUP), ("dmsetup", DMSETUP), ("lsblk", LSBLK)):
                 entry = tarfile.TarInfo(f"opt/instead/{program}")
                 entry.size, entry.mode = len(text), 0o755
                 tar.addfile(entry, io.BytesIO(text.encode()))
