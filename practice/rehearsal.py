@@ -10,9 +10,8 @@ from typing import Any
 from practice import drilled
 from practice.beside import BIN, Beside
 from practice.drill import restored
-from practice.server import PSQL, Trouble, as_postgres, sql
+from practice.server import PSQL, Trouble, archived, as_postgres, sql
 
-ARCHIVED_SECONDS = 180
 # A table that the live cluster believes to hold fewer rows says nothing: its count is an estimate.
 MANY_ROWS = 100
 
@@ -27,7 +26,6 @@ UPDATE cabinet.canary SET token = '{after}';
 SELECT pg_walfile_name(pg_switch_wal()) AS segment \\gset
 SELECT json_build_object('moment', :'moment', 'segment', :'segment');
 """
-HANDED = "SELECT to_json(coalesce(last_archived_wal, '') >= '{}') FROM pg_stat_archiver"
 # By the number that the system gives a table: a copy of the files has the same. Both estimates can be too high by themselves: one
 # counts twice what was analyzed before its session had reported it, and the other is as old as the last vacuum.
 BELIEVED = """
@@ -100,11 +98,7 @@ def table_rows(database: str, counts: dict[str, int]) -> Counts:
 def planted(token: str) -> str:
     """Write the canary, and wait until that has reached the backup disk; the moment between its two words. Raises Trouble."""
     said = sql(PLANT.format(before=token, after=secrets.token_hex(16)))
-    end = time.monotonic() + ARCHIVED_SECONDS
-    while not sql(HANDED.format(said["segment"])):
-        if time.monotonic() > end:
-            raise Trouble(f"what was written {ARCHIVED_SECONDS} s ago has not reached the backup disk")
-        time.sleep(0.5)
+    archived(said["segment"])
     return said["moment"]
 
 

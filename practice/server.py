@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ PSQL = "/usr/lib/postgresql/17/bin/psql"
 STANZA = "main"
 CLUSTER = "postgresql@17-main.service"
 VOLUME = "practice-data.target"
+# Longer than a transfer to a backup disk ever takes: then something is wrong with it.
+ARCHIVED_SECONDS = 180
 
 
 class Trouble(RuntimeError):
@@ -55,6 +58,15 @@ def sql(statement: str) -> Any:
     return json.loads(
         as_postgres(PSQL, "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", "-", stdin=statement, timeout=15) or "null"
     )
+
+
+def archived(segment: str) -> None:
+    """Wait until the file `segment` of the live cluster's changes is on the backup disk. Raises Trouble."""
+    end = time.monotonic() + ARCHIVED_SECONDS
+    while not sql(f"SELECT to_json(coalesce(last_archived_wal, '') >= '{segment}') FROM pg_stat_archiver"):
+        if time.monotonic() > end:
+            raise Trouble(f"what was written {ARCHIVED_SECONDS} s ago has not reached the backup disk; see `practice status`")
+        time.sleep(0.3)
 
 
 def repository() -> dict[str, Any]:

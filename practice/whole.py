@@ -18,7 +18,7 @@ from pathlib import Path
 from practice import journal
 from practice.beside import FILES, Beside
 from practice.journal import Work
-from practice.server import CLUSTER, STANZA, Trouble, repository, run, sql
+from practice.server import CLUSTER, STANZA, Trouble, archived, repository, run, sql
 from practice.timeline import followed, origin
 
 LIVE = Path("/var/lib/postgresql/17/main")
@@ -28,12 +28,10 @@ MARK = "cabinet-restored"
 # The services that back up hold it: none may begin while the data directory changes.
 BACKUPS = Path("/var/lib/cabinet/pgbackrest")
 BACKUP = "practice-backup@diff.service"
-ARCHIVED_SECONDS = 180
 SWITCH = """
 SELECT pg_logical_emit_message(true, 'cabinet', 'restore') AS said \\gset
 SELECT to_json(pg_walfile_name(pg_switch_wal()));
 """
-HANDED = "SELECT to_json(coalesce(last_archived_wal, '') >= '{}') FROM pg_stat_archiver"
 PASSWORDS = """
 SELECT coalesce(json_object_agg(rolname, format('ALTER ROLE %I PASSWORD %L;', rolname, rolpassword)), '{}')
   FROM pg_authid WHERE rolpassword IS NOT NULL
@@ -164,11 +162,7 @@ def handed_over() -> None:
         segment = sql(SWITCH)
     except Trouble:
         return
-    end = time.monotonic() + ARCHIVED_SECONDS
-    while not sql(HANDED.format(segment)):
-        if time.monotonic() > end:
-            raise Trouble(f"what was written {ARCHIVED_SECONDS} s ago has not reached the backup disk; see `practice status`")
-        time.sleep(0.3)
+    archived(segment)
 
 
 def same_passwords(beside: Beside) -> None:
