@@ -201,9 +201,10 @@ def restore(name: str, source: str, yes: bool) -> None:
     if restoring.possible(name, clinic, connection) and not yes and sys.stdin.isatty():
         host, port = connection.address
         click.confirm(f"The machine at {host} port {port} becomes the server of {clinic.practice}, from {source}. Go on?", abort=True)
+    kit = restoring.typed()
     with step("prepare the machine and its volume"):
         restoring.prepared(name, restoring.BEFORE)
-    restoring.keys_put_back(connection)
+    restoring.keys_put_back(connection, kit)
     with step("prepare the way to the copy"):
         restoring.prepared(name, restoring.AFTER)
     with step(f"bring back what lies {source}"):

@@ -45,7 +45,12 @@ def prepared(name: str, roles: tuple[tuple[str, str], ...]) -> None:
         deployment.run_role(name, role, echo=True, part=part)
 
 
-def keys_put_back(connection: Connection) -> None:
+def typed() -> bytes | None:
+    """What the recovery kit says, where it comes from a pipe; None where a person sits. Read before anything else could read it."""
+    return None if sys.stdin.isatty() else sys.stdin.buffer.read()
+
+
+def keys_put_back(connection: Connection, kit: bytes | None) -> None:
     """What the recovery kit says goes from this terminal, or from a pipe, to the server's memory: no file and no command line holds it.
 
     Raises ClickException when it was not believed.
@@ -53,17 +58,18 @@ def keys_put_back(connection: Connection) -> None:
     if asked(connection, f"test -s {PASSPHRASE} && test -s {PASSWORD}"):
         click.echo("The keys are in place already.")
         return
-    if sys.stdin.isatty():
+    if kit is None:
         click.echo("Take the recovery kit, and type its lines as the server asks for them.")
         done = subprocess.run(told(connection, PUT_BACK, "-t"), check=False)
     else:
-        done = subprocess.run(told(connection, PUT_BACK), input=sys.stdin.buffer.read(), check=False)
+        done = subprocess.run(told(connection, PUT_BACK), input=kit, check=False)
     if done.returncode:
         raise click.ClickException(f"{connection.name}: the keys are not in place; nothing was restored")
 
 
 def rebuilt(connection: Connection) -> bool:
     """All that the server can do now; whether that was all. Raises ClickException when it could not."""
+    connection.login()
     code = subprocess.run(told(connection, "practice rebuild --from offsite"), stdin=subprocess.DEVNULL, check=False).returncode
     if code not in (0, DEPLOY_NOW):
         raise click.ClickException(f"{connection.name}: not restored; the reason stands above. Mend it, and repeat: it goes on from there")

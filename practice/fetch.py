@@ -19,8 +19,9 @@ ACCOUNT = "cabinet-offsite"
 PASSWORD = Path("/var/lib/cabinet/secrets/offsite-password")
 LOGIN = Path("/var/lib/cabinet/offsite-login")
 WAY = "/usr/local/lib/cabinet/offsite-way"
-# It ends with whoever waits for it, so that the next run is alone. What was root's, or the database's, is to be theirs again; nothing else of root's rights is given to what talks to the host.
+# What was root's, or the database's, is to be theirs again; nothing else of root's rights is given to what talks to the host.
 RIGHTS = "+chown,+fowner,+fsetid,+dac_override"
+# It ends with whoever waits for it, so that the next run is alone.
 RESTIC = (
     "setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups", f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}",
     f"--bounding-set=-all,{RIGHTS}", "--no-new-privs", "--pdeathsig=KILL", "restic",
@@ -39,7 +40,7 @@ MONTHS = 24
 
 
 def newest() -> dict[str, Any]:
-    """The set of copies to take: which repository, which snapshots of it, and when it was sent (by the lost server's clock). Raises Trouble.
+    """The set of copies to take: which repository, which snapshots, and when it was sent (by the lost server's clock). Raises Trouble.
 
     Names are tried from this month backwards, because the host lists none. A new month's repository may be whole while the one before
     was still written to; so that one is asked as well.
@@ -111,4 +112,6 @@ def opened(name: str) -> Restic:
     try:
         return courier.repository(name, PASSWORD.read_text(), LOGIN.read_text(), "", *RESTIC)
     except FileNotFoundError as missing:
-        raise Trouble(f"{missing.filename} is not there: put the keys back from the recovery kit: practice recovery-kit --put-back") from None
+        raise Trouble(
+            f"{missing.filename} is not there: put the keys back from the recovery kit: practice recovery-kit --put-back"
+        ) from None

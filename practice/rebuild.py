@@ -22,6 +22,8 @@ from practice.server import CLUSTER, VOLUME, Trouble, is_root, run, sql
 
 # Exit code: all that comes before the deploy is done.
 DEPLOY_NOW = 3
+# Written by the last operation of a deploy.
+REVISION = Path("/etc/cabinet/revision")
 # Beside their places, so that each goes there in one rename: backups on their disk, all else on the encrypted volume.
 DISK, SCRATCH = Path("/backup"), Path("/data/rebuild")
 BACKUPS = DISK / "rebuild"
@@ -66,7 +68,7 @@ def rebuilt(work: Work) -> int:
         carry_out, following = STEPS[step]
         carry_out(work)
         at(work, following)
-    if not answers():
+    if not deployed():
         say(f"{moment(work)} Now deploy this server; then call this again, it ends then.")
         return DEPLOY_NOW
     documents(work)
@@ -118,10 +120,10 @@ def alone() -> None:
         )
 
 
-def answers() -> bool:
-    """Whether the practice's cluster runs."""
+def deployed() -> bool:
+    """Whether a deploy has come to its end, so that all accounts are there, and the practice's cluster runs."""
     with suppress(Trouble):
-        return not sql("SELECT to_json(pg_is_in_recovery())")
+        return REVISION.exists() and not sql("SELECT to_json(pg_is_in_recovery())")
     return False
 
 
@@ -214,7 +216,9 @@ def documents(_work: Work) -> None:
         say(f"this server does not have {', '.join(sorted(names.missing))}; what was theirs in {courier.DOCUMENTS} is root's now")
     for entry in sorted(there.iterdir()):
         if os.path.lexists(DOCUMENTS / entry.name):
-            raise Trouble(f"{courier.DOCUMENTS / entry.name} is there already, and another one is to come: move it away, and call this again")
+            raise Trouble(
+                f"{courier.DOCUMENTS / entry.name} is there already, and another one is to come: move it away, and call this again"
+            )
         entry.rename(DOCUMENTS / entry.name)
     status = there.stat()
     DOCUMENTS.chmod(status.st_mode & 0o7777)

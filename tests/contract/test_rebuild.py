@@ -57,6 +57,7 @@ B = "/var/lib/cabinet/secrets/backup-passphrase"
 CUT = "/usr/local/bin/practice rebuild --from offsite & until [ -e {} ]; do sleep 0.01; done; kill -9 $!"
 # What the deploy does between the two calls.
 DEPLOY = "set -eu; cp /etc/machine-id /backup/; useradd --uid 1700 --no-create-home amina; systemctl start postgresql@17-main.service"
+STAMP = "echo new >/etc/cabinet/revision"
 
 
 @contextlib.contextmanager
@@ -156,6 +157,8 @@ def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str) -> Non
             assert new.run("test -e /srv/letters").returncode == 1, "documents are nobody's yet"
             assert rebuild(new).returncode == 3, "not deployed yet"
             new.out(DEPLOY)
+            assert rebuild(new).returncode == 3, "not to its end"
+            new.out(STAMP)
             last = rebuild(new)
             assert last.returncode == 0 and "group" not in last.stdout and "account gone" in last.stdout, last
             assert new.sql("SELECT string_agg(note, ' ' ORDER BY id) FROM visits", "practice") == "first second"
@@ -168,12 +171,14 @@ def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str) -> Non
             born = "cat /var/lib/cabinet/secrets/authority.key /var/lib/cabinet/tls/authority.pem /etc/cabinet/totp/amina"
             assert new.out(born) == "authoritycertificateseed"
             assert new.out("stat -c '%G %a' /var/lib/cabinet/tls/database.pem /etc/cabinet/totp") == "postgres 640\nroot 700"
-            assert new.run(f"test -e {KEY} || test -e /etc/cabinet/revision || test -e /data/rebuild").returncode == 1
+            assert new.run(f"test -e {KEY} || grep -q old /etc/cabinet/revision || test -e /data/rebuild").returncode == 1
             assert new.practice("drill", "--here").returncode == 0
             again = rebuild(new)
             assert again.returncode == 1 and f"{REPOSITORY} already" in again.stderr
-            new.out(f"install -d -m 700 -o {ACCOUNT} /run/credentials; cat {PASSWORD} >/run/credentials/password; "
-                    f"cat {LOGIN} >/run/credentials/login; chown -R {ACCOUNT} /run/credentials")
+            new.out(
+                f"install -d -m 700 -o {ACCOUNT} /run/credentials; cat {PASSWORD} >/run/credentials/password; "
+                f"cat {LOGIN} >/run/credentials/login; chown -R {ACCOUNT} /run/credentials"
+            )
             new.out(SEND)
 
 
