@@ -58,13 +58,12 @@ class Server:
     """The practice's server, as root there."""
 
     def __init__(self, place: Place) -> None:
-        self._place = place
-        self.number = place.number
+        self.place = place
 
     def run(self, command: str, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
         """What a line of shell comes to."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(self._place.inside(command), input=given, capture_output=True, check=False)
+        done = subprocess.run(self.place.inside(command), input=given, capture_output=True, check=False)
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def out(self, command: str, stdin: str | bytes = "") -> str:

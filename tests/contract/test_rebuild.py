@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import click
 import pytest
+from pyinfra_openssh.master import Master
 
-from kit import post
+from kit import post, restore
 from kit.host import as_admin
 from kit.paths import ROOT
+from kit.sshd import Sshd, by_master
+from practice.letters import written
 from roles.backup import CLUSTER, REPOSITORY
 from roles.offsite import ACCOUNT, AUTHORITY, CONFIG, LOGIN, PASSWORD
 from roles.recovery import CONFIG as PARTS
@@ -64,7 +71,7 @@ STAMP = "echo new >/etc/cabinet/revision"
 def beside(server: Server, vault: Vault) -> Iterator[None]:
     """The host outside is reached from this server; it keeps what it has when it goes."""
     words = vault.words(post.server_certificate(ADDRESS), 1 << 30)
-    network = ["nsenter", "--target", server.number, "--net"]
+    network = ["nsenter", "--target", server.place.number, "--net"]
     subprocess.run(as_admin([*network, "ip", "link", "set", "lo", "up"]), check=True)
     process = subprocess.Popen(
         as_admin([*network, "setpriv", "--pdeathsig", "TERM", *words]),
@@ -192,3 +199,26 @@ def test_another_kit_is_named(vault: Vault, kit: str) -> None:
             refused = rebuild(new)
             assert refused.returncode == 1 and f"does not open what lies there ({MONTH})" in refused.stderr, refused
             assert new.run("test -e /var/lib/cabinet/rebuild.json").returncode == 1
+
+
+def test_the_technicians_side(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The kit goes from a pipe into the server's memory, a slip is said, nothing is asked for twice; the server's reason is shown."""
+    with new_server() as new, Sshd(new.place.inside, tmp_path) as sshd:
+        parts = {"parts": {"A": KEY, "B": B, "C": PASSWORD, "D": LOGIN}, "grace_hours": 48}
+        new.out(f"mkdir -p {Path(PARTS).parent}; cat >{PARTS}", json.dumps(parts))
+        master = Master("server", tmp_path / "master", ["-F", str(sshd.ssh_config)])
+        assert master.open() is None
+        shell = by_master(master.riding, "server")
+        connection: Any = SimpleNamespace(master=master, name="server", login=lambda: None, shell=lambda: master.shell("exec sudo -n sh"))
+        text = written(7, {"A": b"a" * 32, "B": b"b" * 48, "C": b"c" * 48, "D": b"d" * 20})
+        with pytest.raises(click.ClickException, match="the keys are not in place"):
+            restore.keys_put_back(connection, text.replace("B1 ", "B1 C").encode())
+        restore.keys_put_back(connection, text.encode())
+        restore.keys_put_back(connection, b"")
+        assert subprocess.run(shell(f"cat {PASSWORD}"), capture_output=True, check=True).stdout == base64.b64encode(b"c" * 48)
+        with pytest.raises(click.ClickException, match="not restored"):
+            restore.rebuilt(connection)
+        master.close()
+        said = "".join(capfd.readouterr())
+        assert "line B1 is not as on page 7" in said and "nothing says where the copy outside is" in said
+        assert text.split()[5] not in said, "a key was shown"
