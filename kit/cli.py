@@ -191,6 +191,38 @@ def deployed(name: str, agree: Callable[[list[str]], bool] = lambda _: True) -> 
 
 @cli.command()
 @click.argument("name")
+@click.option("--from", "source", type=click.Choice(["offsite"]), required=True, help="where the copy is kept")
+@click.option("--yes", is_flag=True, help="do not ask before the first change")
+def restore(name: str, source: str, yes: bool) -> None:
+    """Make a new machine the server of NAME again, from the copy outside and the recovery kit. Broken off, it goes on when repeated.
+
+    The kit's lines are asked for; from a pipe, all that its large code says.
+    """
+    from kit import restore as restoring  # noqa: PLC0415 - pyinfra takes a second to import
+
+    clinic = clinic_named(name)
+    connection = Connection(name, clinic)
+    if restoring.possible(name, clinic, connection) and not yes and sys.stdin.isatty():
+        host, port = connection.address
+        click.confirm(f"The machine at {host} port {port} becomes the server of {clinic.practice}, from {source}. Go on?", abort=True)
+    kit = restoring.typed()
+    with step("prepare the machine and its volume"):
+        restoring.prepared(name, restoring.BEFORE)
+    restoring.keys_put_back(connection, kit)
+    with step("prepare the way to the copy"):
+        restoring.prepared(name, restoring.AFTER)
+    with step(f"bring back what lies {source}"):
+        ended = restoring.rebuilt(connection)
+    if not ended:
+        deployed(name)
+        with step("give the documents back, and begin to back up"):
+            if not restoring.rebuilt(connection):
+                raise click.ClickException(f"{name}: the database does not answer after the deploy: sudo practice status")
+    click.echo(f"Now a new recovery kit: the volume has another key. Then ./cabinet prove {name}")
+
+
+@cli.command()
+@click.argument("name")
 @click.option("--sabotage", is_flag=True, help="break each claim first, to show that its test can fail (only where nobody works)")
 def prove(name: str, sabotage: bool) -> None:
     """Test every claim on the server of NAME."""

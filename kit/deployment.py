@@ -42,9 +42,9 @@ def pyinfra(name: str, *what: str, echo: bool = True, told: str = "") -> subproc
     return subprocess.run(argv, cwd=paths.ROOT, env=env, text=True, check=False, capture_output=not echo)
 
 
-def run_role(name: str, role: str, echo: bool = False) -> None:
-    """Run one role on clinic `name`. Raises DeployError with what pyinfra said."""
-    done = pyinfra(name, f"roles.{role}.{role}", "--yes", echo=echo)
+def run_role(name: str, role: str, echo: bool = False, part: str = "") -> None:
+    """Run one role on clinic `name`, or a part of it. Raises DeployError with what pyinfra said."""
+    done = pyinfra(name, f"roles.{role}.{part or role}", "--yes", echo=echo)
     if done.returncode:
         raise failed(name, role, "" if echo else f"{done.stdout}\n{done.stderr}")
 

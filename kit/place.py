@@ -67,7 +67,8 @@ class Place:
         enter = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c", ENTER, "sh", tar]
         self._process = subprocess.Popen(as_admin(enter), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        self._target = ["nsenter", "--target", str(int(self._process.stdout.readline())), "--mount", "--pid", "--net", "--uts", "--ipc"]
+        self.number = str(int(self._process.stdout.readline()))
+        self._target = ["nsenter", "--target", self.number, "--mount", "--pid", "--net", "--uts", "--ipc"]
         install = self.inside("cat > /usr/bin/systemctl; chmod 755 /usr/bin/systemctl")
         subprocess.run(install, input=SYSTEMCTL, text=True, check=True)
         return self

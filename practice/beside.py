@@ -14,6 +14,7 @@ from practice.timeline import Origin
 
 BIN = "/usr/lib/postgresql/17/bin"
 READY = "database system is ready to accept connections"
+LAST_COMMIT = "last completed transaction was at log time"
 # As the system's, and so as the live cluster's: the same moment is then written in the same way.
 ZONE = os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2] or "UTC"
 # What the changes that are rolled forward take beside the restored files, and what the practice goes on writing meanwhile.
@@ -93,6 +94,11 @@ class Beside:
         with suppress(FileNotFoundError):
             return (self.path / "log").read_text(errors="replace")
         return ""
+
+    def reached(self) -> str | None:
+        """When the last change was committed that it has taken from the archive; None when it took none after the backup."""
+        said = [line for line in self.log().splitlines() if LAST_COMMIT in line]
+        return said[-1].rpartition(LAST_COMMIT)[2].strip() if said else None
 
     def alive(self) -> bool:
         """Whether its postmaster runs: after a power cut the number that it left may be another's, such as the live one's."""

@@ -18,12 +18,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from practice.engine import Engine, Incomplete, Missing, Restic
-from practice.offsite import CONFIG, HOME, kept, note, only_one, remember
+from practice.offsite import CONFIG, HOME, REBUILD, kept, note, only_one, remember
 from practice.server import Trouble, run
 
 REPOSITORY = Path("/backup/pgbackrest")
 DOCUMENTS = Path("/srv")
-CONFIGURATION = (Path("/etc/cabinet"), Path("/var/lib/cabinet/secrets"))
+STATE = Path("/var/lib/cabinet")
+# Workstations trust the authority's certificate, not its key alone. Whose a number is on this server, the last two say.
+CONFIGURATION = (Path("/etc/cabinet"), STATE / "secrets", STATE / "tls", STATE / "media.json", Path("/etc/passwd"), Path("/etc/group"))
 WEEK = 7 * 86400
 # pgBackRest removes old backups once a day; a second race within a few minutes has another reason.
 TRIES = 3
@@ -69,8 +71,9 @@ def begun(month: str) -> tuple[str, Restic]:
 
     Whoever had the account's password could have taken a name before us; then the next one is as good.
     """
+    whole()
     reason, spoilt = "", kept().get("spoilt", [])
-    for name in (name for name in (month, *(f"{month}-{number}" for number in range(2, 10))) if name not in spoilt):
+    for name in (name for name in names(month) if name not in spoilt):
         engine = opened(name)
         try:
             engine.prepare()
@@ -79,6 +82,17 @@ def begun(month: str) -> tuple[str, Restic]:
             continue
         return name, engine
     raise Trouble(f"no repository can be begun for {month}: {reason}")
+
+
+def names(month: str) -> list[str]:
+    """What the repositories that are begun in a month are called, in their order."""
+    return [month, *(f"{month}-{number}" for number in range(2, 10))]
+
+
+def whole() -> None:
+    """Raises Trouble on a server that is not yet what the copy outside makes of it."""
+    if REBUILD.exists():
+        raise Trouble("this server is being rebuilt from the copy outside; nothing is sent before that has ended: practice rebuild")
 
 
 def anew(now: float) -> None:
@@ -107,12 +121,13 @@ def copies(engine: Restic, sent: dict[str, Any], now: float) -> Iterator[tuple[s
     The backups go before the changes: what a backup needs of the changes was archived before pgBackRest named the backup, so it is among
     those that are read afterwards. `with` ties the changes to the backups that they belong to.
     """
+    whole()
     backups = sent.get("database") or {}
     if (mark := digest([REPOSITORY / "backup"], "backup.info")) != backups.get("digest"):
         backups = {"id": database(engine), "digest": mark}
     yield "database", backups | {"at": now}
     yield "changes", {"id": retried(engine, [REPOSITORY / "archive"], "changes", f"with:{backups['id'][:8]}"), "at": now}
-    for kind, paths in (("documents", [DOCUMENTS]), ("configuration", list(CONFIGURATION))):
+    for kind, paths in (("documents", [DOCUMENTS]), ("configuration", [path for path in CONFIGURATION if path.exists()])):
         mark = digest(paths)
         known = sent.get(kind) or {}
         if mark != known.get("digest"):
@@ -144,7 +159,7 @@ def retried(engine: Engine, paths: list[Path], *tags: str) -> str:
 def digest(paths: Iterable[Path], name: str = "*") -> str:
     """Which files called `name` lie there, how long they are, and when they were last changed; not what is in them."""
     mark = hashlib.sha256()
-    for file in sorted(found for path in paths for found in path.rglob(name)):
+    for file in sorted(found for path in paths for found in (path.rglob(name) if path.is_dir() else [path])):
         with contextlib.suppress(FileNotFoundError):
             status = file.lstat()
             mark.update(f"{file}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
@@ -166,7 +181,14 @@ def said(*words: str) -> str:
 
 def opened(generation: str, hint: str = "") -> Restic:
     """The repository of this name. Raises Trouble at once when the right one is not there: restic would go on trying."""
-    settings, credentials = json.loads(CONFIG.read_text()), Path(os.environ["CREDENTIALS_DIRECTORY"])
+    reached()
+    credentials = Path(os.environ["CREDENTIALS_DIRECTORY"])
+    return repository(generation, (credentials / "password").read_text(), (credentials / "login").read_text(), hint)
+
+
+def reached() -> None:
+    """Raises Trouble when the host is not there, or another one."""
+    settings = json.loads(CONFIG.read_text())
     parts = urlsplit(settings["url"])
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=10) as link:
@@ -175,13 +197,18 @@ def opened(generation: str, hint: str = "") -> Restic:
         raise Trouble(f"{parts.hostname} has not proved who it is: {bad.verify_message}") from None
     except OSError as bad:
         raise Trouble(f"{parts.hostname} does not answer: {bad}") from None
+
+
+def repository(generation: str, password: str, login: str, hint: str = "", *program: str) -> Restic:
+    """The repository of this name at the clinic's host, and restic, called as `program`."""
+    settings = json.loads(CONFIG.read_text())
     secrets = {
-        "RESTIC_PASSWORD": (credentials / "password").read_text().strip(),
+        "RESTIC_PASSWORD": password.strip(),
         "RESTIC_REST_USERNAME": settings["account"],
-        "RESTIC_REST_PASSWORD": (credentials / "login").read_text().strip(),
+        "RESTIC_REST_PASSWORD": login.strip(),
         "RESTIC_CACERT": settings["authority"],
     } | ({"RESTIC_KEY_HINT": hint} if hint else {})
-    return Restic(f"rest:{settings['url']}/{settings['account']}/{generation}/", secrets, HOME / "cache")
+    return Restic(f"rest:{settings['url']}/{settings['account']}/{generation}/", secrets, HOME / "cache", *program)
 
 
 RUNS: dict[str, Callable[[float], None]] = {"send": send, "renew": renew, "verify": verify, "anew": anew}

@@ -14,13 +14,17 @@ from typing import Protocol
 from practice.server import Trouble
 
 # restic(1), "exit status".
-INCOMPLETE, NO_REPOSITORY = 3, 10
+INCOMPLETE, NO_REPOSITORY, WRONG_PASSWORD = 3, 10, 12
 # A snapshot belongs to the practice, not to the machine it was made on: the next one goes on with it.
 OWNER = "practice"
 
 
 class Missing(Trouble):
     """There is no repository yet."""
+
+
+class WrongPassword(Trouble):
+    """There is a repository, and this password does not open it."""
 
 
 class Incomplete(Trouble):
@@ -58,8 +62,8 @@ class Engine(Protocol):
 class Restic:
     """A restic repository. The passwords go by its environment, never by its command line."""
 
-    def __init__(self, repository: str, secrets: Mapping[str, str], cache: Path, program: str = "restic") -> None:
-        self._program = program
+    def __init__(self, repository: str, secrets: Mapping[str, str], cache: Path, *program: str) -> None:
+        self._program = program or ("restic",)
         # A cache whose owner was replaced would be believed; one that is gone costs a moment.
         self._environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -137,7 +141,7 @@ class Restic:
         """What restic prints. Raises Trouble with its last words."""
         try:
             done = subprocess.run(
-                [self._program, *words],
+                [*self._program, *words],
                 input=stdin,
                 env=self._environment,
                 cwd="/",
@@ -153,7 +157,7 @@ class Restic:
             raise Trouble("restic is not installed") from None
         if done.returncode == 0:
             return done.stdout
-        kinds: dict[int, type[Trouble]] = {NO_REPOSITORY: Missing, INCOMPLETE: Incomplete}
+        kinds: dict[int, type[Trouble]] = {NO_REPOSITORY: Missing, INCOMPLETE: Incomplete, WRONG_PASSWORD: WrongPassword}
         raise kinds.get(done.returncode, Trouble)(f"restic {words[0]}: {last_words(done.stderr or done.stdout, done.returncode)}")
 
 

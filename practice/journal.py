@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from practice.alarm import VOLATILE
+from practice.offsite import REBUILD
 from practice.server import Trouble
 
 JOURNAL = Path("/var/lib/cabinet/restore.json")
+
+UNFINISHED = "This server is not rebuilt to its end, and nothing is sent outside. Go on: sudo practice rebuild --from offsite"
 
 Work = dict[str, Any]
 
@@ -68,7 +71,7 @@ def look() -> dict[str, str]:
     """A sentence when a restore was interrupted; one that is going on is none."""
     work = begun()
     if work is None:
-        return {}
+        return {"restore": UNFINISHED} if REBUILD.exists() else {}
     try:
         with alone():
             return {"restore": f"A restore was interrupted ({describe(work)}). Go on or go back: sudo practice restore"}

@@ -22,6 +22,8 @@ from practice.server import Trouble, is_root, run
 CONFIG = Path("/etc/cabinet/offsite.json")
 HOME = Path("/var/lib/cabinet/offsite")
 SERVICE = "practice-offsite@{}.service"
+# How far practice/rebuild.py is. While it lies there nothing is sent: half a server would be the newest copy.
+REBUILD = Path("/var/lib/cabinet/rebuild.json")
 # The service's own: nobody came, or what is there is not whole. It is tried again, and the watch looks at the age of what arrived.
 TRY_AGAIN = 75
 TIMED = ("send", "renew", "verify")

@@ -91,6 +91,7 @@ def grown(work: Work) -> None:
         handed_over()
         beside.restore(origin(work.get("to"), work.get("label")))
     beside.start()
+    work["reached"] = beside.reached()
     new_history(beside)
     same_passwords(beside)
     beside.stop()

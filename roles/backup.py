@@ -41,7 +41,8 @@ def backup(wait: bool = True) -> None:
     clinic = this_clinic()
     disk(clinic)
     key()
-    repository(clinic)
+    described(clinic)
+    repository()
     archiving()
     services(HOME, STANZA)
     timers(clinic)
@@ -52,6 +53,15 @@ def backup(wait: bool = True) -> None:
     )
     if wait:
         backed_up()
+
+
+@deploy("backup")
+def ready() -> None:
+    """All that pgBackRest needs to give back what is put on the backup disk; nothing is made there (kit/restore.py)."""
+    clinic = this_clinic()
+    disk(clinic)
+    key()
+    described(clinic)
 
 
 @deploy("backup")
@@ -115,8 +125,8 @@ def key() -> None:
     )
 
 
-def repository(clinic: Clinic) -> None:
-    """pgBackRest's configuration, and the stanza."""
+def described(clinic: Clinic) -> None:
+    """pgBackRest's configuration."""
     kit.config_file(
         name="BAK-09 BAK-16 describe the repository and how long it keeps",
         dest="/etc/pgbackrest/pgbackrest.conf",
@@ -127,6 +137,10 @@ def repository(clinic: Clinic) -> None:
         cluster=CLUSTER,
     )
     kit.directory(name="BASE log directory of pgBackRest", path="/var/log/pgbackrest", mode="750", owner="postgres", group="adm")
+
+
+def repository() -> None:
+    """The stanza, and whose it is."""
     kit.script(
         name="BAK-02 create the stanza",
         unless=f"test -s {REPOSITORY}/archive/{STANZA}/archive.info",

@@ -38,17 +38,32 @@ TIMERS = tuple(f"practice-offsite-{what}.timer" for what in WHATS)
 def offsite() -> None:
     """The account, its keys, where it sends and when; without the section nothing is sent, and `practice status` says so."""
     clinic = this_clinic()
-    kit.script(
-        name="OFF-05 an account that does nothing but send",
-        unless=f"id -u {ACCOUNT}",
-        run=f"echo 'u {ACCOUNT} - \"Sends the copy outside\" / /usr/sbin/nologin' | systemd-sysusers -",
-    )
+    account()
     if clinic.offsite is None:
         nothing()
         return
     keys()
     way(clinic.offsite)
     units(clinic)
+
+
+@deploy("offsite")
+def reachable() -> None:
+    """The way to what was sent before, and nothing that sends: for a server that is not whole yet (kit/restore.py)."""
+    wanted = this_clinic().offsite
+    if wanted is not None:
+        account()
+        keys()
+        way(wanted)
+
+
+def account() -> None:
+    """Whoever sends, and fetches, is nobody else."""
+    kit.script(
+        name="OFF-05 an account that does nothing but send",
+        unless=f"id -u {ACCOUNT}",
+        run=f"echo 'u {ACCOUNT} - \"Sends the copy outside\" / /usr/sbin/nologin' | systemd-sysusers -",
+    )
 
 
 def nothing() -> None:

@@ -41,13 +41,15 @@ start*practice-backup@*) as pgbackrest --stanza={STANZA} --type=diff backup ;;
 esac
 """
 # What roles/database.py and roles/backup.py do, without what only a machine has.
-MAKE = f"""set -eu
+READY = f"""set -eu
 mkdir -p /backup && mount -t tmpfs -o mode=755 backup /backup
-cp /proc/sys/kernel/random/uuid /etc/machine-id; cp /etc/machine-id /backup/
+cp /proc/sys/kernel/random/uuid /etc/machine-id
 install -d -o postgres -g postgres -m 750 {REPOSITORY} /var/log/pgbackrest /run/postgresql
 install -d /etc/cabinet /var/lib/cabinet/secrets /var/lib/cabinet/pgbackrest /run/cabinet
 chmod 755 /usr/bin/systemctl /usr/local/bin/practice /usr/local/lib/cabinet/*
 rm -r {CLUSTER}  # Debian's own, empty
+"""
+MAKE = f"""cp /etc/machine-id /backup/
 /usr/local/lib/cabinet/make-cluster >/dev/null
 systemctl start postgresql@17-main.service
 cd / && {POSTGRES} pgbackrest --stanza={STANZA} stanza-create
@@ -58,12 +60,12 @@ class Server:
     """The practice's server, as root there."""
 
     def __init__(self, place: Place) -> None:
-        self._place = place
+        self.place = place
 
     def run(self, command: str, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
         """What a line of shell comes to."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(self._place.inside(command), input=given, capture_output=True, check=False)
+        done = subprocess.run(self.place.inside(command), input=given, capture_output=True, check=False)
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def out(self, command: str, stdin: str | bytes = "") -> str:
@@ -95,14 +97,22 @@ class Server:
 
 
 @contextmanager
-def practice_server() -> Iterator[Server]:
-    """One with a first full backup."""
+def new_server() -> Iterator[Server]:
+    """One on which nothing was entered yet: no cluster, no stanza."""
     with Place(*SERVER) as place:
         server = Server(place)
         server.out("tar -xf - -C / --no-same-owner", files())
-        server.out(MAKE)
+        server.out(READY)
         yield server
         server.run("systemctl stop postgresql@17-main.service")
+
+
+@contextmanager
+def practice_server() -> Iterator[Server]:
+    """One with a first full backup."""
+    with new_server() as server:
+        server.out(f"set -eu\n{MAKE}")
+        yield server
 
 
 def files() -> bytes:

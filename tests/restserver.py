@@ -125,11 +125,11 @@ class Server:
             "RESTIC_CACERT": str(authority or self.authority),
         }
         repository = f"rest:{self.url}/{self.account}/{generation}/"
-        return Restic(repository, given | more, self.home / "cache", program=str(self.programs / "restic"))
+        return Restic(repository, given | more, self.home / "cache", str(self.programs / "restic"))
 
     def local(self, repository: Path, password: str) -> Restic:
         """The same files, read where they lie."""
-        return Restic(str(repository), {"RESTIC_PASSWORD": password}, self.home / "cache-local", program=str(self.programs / "restic"))
+        return Restic(str(repository), {"RESTIC_PASSWORD": password}, self.home / "cache-local", str(self.programs / "restic"))
 
     def asked(self, method: str, path: str, body: bytes = b"", login: str | None = None) -> int:
         """What it answers to a request as whoever holds the practice's password; the path goes as it is written."""

@@ -53,7 +53,7 @@ def restic_offsite(home: Path) -> Iterator[Kept]:
 @contextmanager
 def restic_medium(home: Path) -> Iterator[Kept]:
     """In a directory, as on an external medium; what is old is removed by whoever writes."""
-    engine = Restic(str(home / "restic"), {"RESTIC_PASSWORD": "secret"}, home / "cache", program=str(programs(home) / "restic"))
+    engine = Restic(str(home / "restic"), {"RESTIC_PASSWORD": "secret"}, home / "cache", str(programs(home) / "restic"))
 
     def expire(days: int) -> Engine:
         """What is kept was made so many days ago, by restic's own word; a lock of a run that was cut off stands in the way."""

@@ -61,6 +61,9 @@ def test_the_account_sends_all_and_writes_nothing(tmp_path: Path, tmp_path_facto
     clinic.write_text(text.replace("offsite:\n  host: 10.70.0.20\n", "offsite:\n  host: 127.0.0.1\n"))
     login = post.given(post.PASSWORD).read_text().strip()
     with Place() as place, Sshd(place.inside, tmp_path_factory.mktemp("o")) as sshd:
+        pyinfra(sshd, clinic, "--yes", role="roles.offsite.reachable")
+        began = subprocess.run(place.inside("cat /var/lib/systemctl"), capture_output=True, text=True, check=False).stdout
+        assert "practice-offsite" not in began, "a server that is not whole yet would send"
         _, said = pyinfra(sshd, clinic, "--yes")
         password = subprocess.run(place.inside(f"cat {PASSWORD}"), capture_output=True, text=True, check=True).stdout
         assert len(password) > 40 and [secret for secret in (password, login) if secret in said] == []

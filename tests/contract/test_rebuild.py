@@ -1,0 +1,224 @@
+"""A new server from nothing: a practice sends, is lost, and comes back on a second machine, from the copy outside and the kit alone."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from pyinfra_openssh.master import Master
+
+from kit import post, restore
+from kit.host import as_admin
+from kit.paths import ROOT
+from kit.sshd import Sshd, by_master
+from practice.letters import written
+from roles.backup import CLUSTER, REPOSITORY
+from roles.offsite import ACCOUNT, AUTHORITY, CONFIG, LOGIN, PASSWORD
+from roles.recovery import CONFIG as PARTS
+from roles.storage import KEY
+from tests.helpers import free_port
+from tests.practiceserver import Server, new_server, practice_server
+from tests.restserver import ADDRESS, programs
+from tests.restserver import Server as Vault
+
+MONTH = time.strftime("%Y-%m", time.gmtime())
+# As the service sends: everything is read, nothing else may be done.
+SEND = (
+    f"setpriv --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search "
+    "env CREDENTIALS_DIRECTORY=/run/credentials /usr/local/bin/practice offsite run send"
+)
+# What the roles do on any machine of this practice; /srv lies on the volume.
+ROLES = f"""set -eu
+useradd --system --no-create-home {ACCOUNT}
+install -d -m 700 /var/lib/cabinet/secrets; install -d -m 755 /var/lib/cabinet/tls /data/srv
+install -d -m 700 -o {ACCOUNT} -g {ACCOUNT} /var/lib/cabinet/offsite
+mount --bind /data/srv /srv
+"""
+VOLUME_KEY = next(line for line in (ROOT / "files/storage/format-volume").read_text().splitlines() if line.startswith("head -c 32"))
+# What was born on the one that is lost.
+BORN = f"""set -eu
+useradd --uid 1500 --no-create-home amina; useradd --uid 1501 --no-create-home gone
+install -d -m 750 -o amina -g amina /srv/letters
+umask 077
+printf 'dear doctor' >/srv/letters/nadia; chown amina:amina /srv/letters/nadia; chmod 640 /srv/letters/nadia
+printf scan >/srv/image; chown gone:postgres /srv/image; chmod 4664 /srv/image; ln -s image /srv/newest; chown -h amina /srv/newest
+key={KEY}; {VOLUME_KEY}
+printf authority >/var/lib/cabinet/secrets/authority.key
+printf certificate >/var/lib/cabinet/tls/authority.pem; chmod 644 /var/lib/cabinet/tls/authority.pem
+cd /var/lib/cabinet/tls; printf leaf >database.pem; chgrp postgres database.pem; chmod 640 database.pem
+install -d -m 700 /etc/cabinet/totp; printf seed >/etc/cabinet/totp/amina; printf old >/etc/cabinet/revision
+install -d -m 700 -o {ACCOUNT} /run/credentials
+cat {PASSWORD} >/run/credentials/password; cat {LOGIN} >/run/credentials/login; chown {ACCOUNT} /run/credentials/*
+"""
+B = "/var/lib/cabinet/secrets/backup-passphrase"
+# Killed as soon as something is seen.
+CUT = "/usr/local/bin/practice rebuild --from offsite & until [ -e {} ]; do sleep 0.01; done; kill -9 $!"
+# What the deploy does between the two calls.
+DEPLOY = "set -eu; cp /etc/machine-id /backup/; useradd --uid 1700 --no-create-home amina; systemctl start postgresql@17-main.service"
+STAMP = "echo new >/etc/cabinet/revision"
+
+
+@contextlib.contextmanager
+def beside(server: Server, vault: Vault) -> Iterator[None]:
+    """The host outside is reached from this server; it keeps what it has when it goes."""
+    words = vault.words(post.server_certificate(ADDRESS), 1 << 30)
+    network = ["nsenter", "--target", server.place.number, "--net"]
+    subprocess.run(as_admin([*network, "ip", "link", "set", "lo", "up"]), check=True)
+    process = subprocess.Popen(
+        as_admin([*network, "setpriv", "--pdeathsig", "TERM", *words]),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 10
+        while server.run(f"bash -c 'exec 3<>/dev/tcp/{ADDRESS}/{vault.port}'").returncode and time.monotonic() < end:
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def prepared(server: Server, vault: Vault) -> None:
+    """What the roles bring before the keys are there, and the way to the host."""
+    server.out(ROLES)
+    settings = {"url": vault.url, "account": vault.account, "authority": AUTHORITY, "max_age_minutes": 60}
+    parts = {"parts": {"A": KEY, "B": B, "C": PASSWORD, "D": LOGIN}, "grace_hours": 48}
+    for path, text in (
+        (AUTHORITY, vault.authority.read_text()), (CONFIG, json.dumps(settings)), (PARTS, json.dumps(parts)), (LOGIN, vault.login),
+    ):  # fmt: skip
+        server.out(f"mkdir -p {Path(path).parent}; cat >{path}", text)
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Vault:
+    """The host outside."""
+    home = tmp_path_factory.mktemp("vault")
+    vault = Vault(home, free_port(), "the-account-of-the-practice", programs(home))
+    vault.words(post.server_certificate(ADDRESS), 1 << 30)
+    return vault
+
+
+@pytest.fixture(scope="module")
+def kit(vault: Vault) -> str:
+    """A practice that has sent twice, with what was entered between; it is gone. What its recovery kit says."""
+    with practice_server() as old:
+        prepared(old, vault)
+        old.out(f"umask 077; for path in {B} {PASSWORD}; do head -c 48 /dev/urandom | base64 -w 0 >$path; done")
+        old.out(BORN)
+        # As the roles make them: pgBackRest's key is the one of the kit.
+        key = old.out(f"cat {B}")
+        old.out("rm -rf /backup/pgbackrest/*; printf '[global]\\nrepo1-cipher-pass=%s\\n' >/etc/pgbackrest/conf.d/key.conf " + key)
+        old.out("cd /; setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --stanza=main stanza-create")
+        old.sql("CREATE DATABASE practice TEMPLATE template0")
+        old.sql("CREATE EXTENSION pgaudit; CREATE TABLE visits (id serial PRIMARY KEY, note text)", "practice")
+        old.sql("INSERT INTO visits (note) VALUES ('first')", "practice")
+        old.out("systemctl start practice-backup@full.service")
+        with beside(old, vault):
+            old.out(SEND)
+            old.sql("INSERT INTO visits (note) VALUES ('second')", "practice")
+            old.moment()
+            old.out(SEND)
+            old.sql("INSERT INTO visits (note) VALUES ('never sent')", "practice")
+        return old.out("/usr/local/bin/practice recovery-kit --text")
+
+
+def rebuild(server: Server) -> subprocess.CompletedProcess[str]:
+    """As `./cabinet restore` calls it."""
+    return server.practice("rebuild", "--from", "offsite")
+
+
+def put_back(server: Server, kit: str) -> None:
+    """The keys, and what the roles make of them."""
+    server.out("/usr/local/bin/practice recovery-kit --put-back", kit)
+    server.out(f"printf '[global]\\nrepo1-cipher-pass=%s\\n' \"$(cat {B})\" >/etc/pgbackrest/conf.d/key.conf")
+
+
+def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str) -> None:
+    """Refused where something lies; cut off in the fetch and after it; then all is there, the next backup and the next copy too."""
+    with new_server() as new:
+        prepared(new, vault)
+        assert "put the keys back" in rebuild(new).stderr or "does not answer" in rebuild(new).stderr
+        put_back(new, kit)
+        assert "does not answer" in rebuild(new).stderr
+        with beside(new, vault):
+            for place, named in (("/srv/mine", "/data/srv"), (f"{REPOSITORY}/archive", REPOSITORY), (CLUSTER, CLUSTER)):
+                new.out(f"mkdir -p {place}")
+                refused = rebuild(new)
+                assert refused.returncode == 1 and f" {named} already" in refused.stderr, refused.stderr
+                new.out(f"rmdir {place}")
+            for seen, step in (("/backup/rebuild", "backups"), ("/data/rebuild", "files"), (f"{CLUSTER}.restoring/log", "cluster")):
+                new.out(CUT.format(seen))
+                assert json.loads(new.out("cat /var/lib/cabinet/rebuild.json"))["step"] == step
+                assert "being rebuilt" in new.run(f"mkdir -p /run/credentials; {SEND}").stderr, "half a server is sent"
+            first = rebuild(new)
+            assert first.returncode == 3 and "last change in it was committed at" in first.stdout, first
+            assert new.run("test -e /srv/letters").returncode == 1, "documents are nobody's yet"
+            assert rebuild(new).returncode == 3, "not deployed yet"
+            new.out(DEPLOY)
+            assert rebuild(new).returncode == 3, "not to its end"
+            new.out(STAMP)
+            last = rebuild(new)
+            assert last.returncode == 0 and "group" not in last.stdout and "account gone" in last.stdout, last
+            assert new.sql("SELECT string_agg(note, ' ' ORDER BY id) FROM visits", "practice") == "first second"
+            stat = "stat -c '%n %U %G %a %u' /srv/letters /srv/letters/nadia /srv/image /srv/newest"
+            assert new.out(stat).splitlines() == [
+                "/srv/letters amina amina 750 1700", "/srv/letters/nadia amina amina 640 1700", "/srv/image root postgres 4664 0",
+                "/srv/newest amina root 777 1700",
+            ]  # fmt: skip
+            assert new.out("cat /srv/letters/nadia") == "dear doctor"
+            born = "cat /var/lib/cabinet/secrets/authority.key /var/lib/cabinet/tls/authority.pem /etc/cabinet/totp/amina"
+            assert new.out(born) == "authoritycertificateseed"
+            assert new.out("stat -c '%G %a' /var/lib/cabinet/tls/database.pem /etc/cabinet/totp") == "postgres 640\nroot 700"
+            assert new.run(f"test -e {KEY} || grep -q old /etc/cabinet/revision || test -e /data/rebuild").returncode == 1
+            assert new.practice("drill", "--here").returncode == 0
+            again = rebuild(new)
+            assert again.returncode == 1 and f"{REPOSITORY} already" in again.stderr
+            new.out(
+                f"install -d -m 700 -o {ACCOUNT} /run/credentials; cat {PASSWORD} >/run/credentials/password; "
+                f"cat {LOGIN} >/run/credentials/login; chown -R {ACCOUNT} /run/credentials"
+            )
+            new.out(SEND)
+
+
+def test_another_kit_is_named(vault: Vault, kit: str) -> None:
+    """A part of another practice's kit opens nothing, and that is said; nothing is begun."""
+    with new_server() as new:
+        prepared(new, vault)
+        put_back(new, kit)
+        new.out(f"printf b3RoZXI= >{PASSWORD}")
+        with beside(new, vault):
+            refused = rebuild(new)
+            assert refused.returncode == 1 and f"does not open what lies there ({MONTH})" in refused.stderr, refused
+            assert new.run("test -e /var/lib/cabinet/rebuild.json").returncode == 1
+
+
+def test_the_technicians_side(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The kit goes from a pipe into the server's memory, a slip is said, nothing is asked for twice; the server's reason is shown."""
+    with new_server() as new, Sshd(new.place.inside, tmp_path) as sshd:
+        parts = {"parts": {"A": KEY, "B": B, "C": PASSWORD, "D": LOGIN}, "grace_hours": 48}
+        new.out(f"mkdir -p {Path(PARTS).parent}; cat >{PARTS}", json.dumps(parts))
+        master = Master("server", tmp_path / "master", ["-F", str(sshd.ssh_config)])
+        assert master.open() is None
+        shell = by_master(master.riding, "server")
+        connection: Any = SimpleNamespace(master=master, name="server", login=lambda: None, shell=lambda: master.shell("exec sudo -n sh"))
+        text = written(7, {"A": b"a" * 32, "B": b"b" * 48, "C": b"c" * 48, "D": b"d" * 20})
+        with pytest.raises(click.ClickException, match="the keys are not in place"):
+            restore.keys_put_back(connection, text.replace("B1 ", "B1 C").encode())
+        restore.keys_put_back(connection, text.encode())
+        restore.keys_put_back(connection, b"")
+        assert subprocess.run(shell(f"cat {PASSWORD}"), capture_output=True, check=True).stdout == base64.b64encode(b"c" * 48)
+        with pytest.raises(click.ClickException, match="not restored"):
+            restore.rebuilt(connection)
+        master.close()
+        said = "".join(capfd.readouterr())
+        assert "line B1 is not as on page 7" in said and "nothing says where the copy outside is" in said
+        assert text.split()[5] not in said, "a key was shown"

@@ -1,0 +1,99 @@
+"""Which copy a new server takes, and whose its documents become."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from practice import courier, fetch, owners
+from practice.engine import Missing, Snapshot, WrongPassword
+from practice.server import Trouble
+
+# 2026-01-02, so that the month before lies in another year.
+NOW = 1767312000.0
+
+
+def sent(at: float, name: str = "") -> list[Snapshot]:
+    """A whole set, as courier.copies makes it."""
+    kinds = ("database",), ("changes", f"with:database{name}{at:.0f}"[:13]), ("documents",), ("configuration",)
+    return [Snapshot(f"{tags[0]}{name}{at:.0f}", at, tags) for tags in kinds]
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What lies at the host, by name: snapshots, or the trouble with it."""
+    there: dict[str, Any] = {}
+
+    class Repository:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def snapshots(self) -> list[Snapshot]:
+            found = there.get(self.name, Missing("none"))
+            if isinstance(found, Trouble):
+                raise found
+            return found
+
+    monkeypatch.setattr(fetch, "opened", Repository)
+    monkeypatch.setattr(fetch, "reached", lambda: None)
+    monkeypatch.setattr(fetch.time, "time", lambda: NOW)
+    return there
+
+
+def test_the_newest_whole_set_counts(outside: dict[str, Any]) -> None:
+    """Not half a one; not a new month's while the old one is newer; changes without their backups are passed over."""
+    outside["2025-11"] = sent(1)
+    outside["2025-12"] = WrongPassword("a stranger's")
+    outside["2025-12-2"] = sent(20)
+    outside["2026-01"] = sent(10)[:3]
+    assert fetch.newest()["generation"] == "2025-12-2"
+    outside["2026-01"] = sent(10)
+    assert (fetch.newest()["generation"], fetch.newest()["at"]) == ("2025-12-2", 20)
+    outside["2026-01"] = [*sent(30), Snapshot("changes40", 40, ("changes", "with:nothing"))]
+    chosen = fetch.newest()
+    assert (chosen["generation"], chosen["at"], chosen["snapshots"]["changes"]) == ("2026-01", 30, "changes30")
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({}, "no repository of the last 24 months"),
+        ({"2025-12": WrongPassword("no key")}, r"does not open what lies there \(2025-12\)"),
+        ({"2025-12": Trouble("damaged")}, "2025-12: damaged"),
+        ({"2025-12": sent(1)[1:]}, "no whole copy is there"),
+    ],
+)
+def test_why_there_is_none_is_said(outside: dict[str, Any], there: dict[str, Any], said: str) -> None:
+    """Another kit is told apart from a host that has nothing, or something broken."""
+    outside.update(there)
+    with pytest.raises(Trouble, match=said):
+        fetch.newest()
+
+
+def test_nothing_is_sent_from_half_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the newest copy; control: without the note nothing keeps it back."""
+    monkeypatch.setattr(courier, "REBUILD", tmp_path / "rebuild.json")
+    courier.whole()
+    (tmp_path / "rebuild.json").touch()
+    with pytest.raises(Trouble, match="is being rebuilt"):
+        courier.begun("2026-01")
+
+
+def test_an_owner_is_known_by_name(tmp_path: Path) -> None:
+    """Whatever number it had; a number that was dealt with is not dealt with again; who is not here is named."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text(f"{getpass.getuser()}:x:4711:4711::/:\ngone:x:4712:4711::/:\n")
+    (tmp_path / "etc/group").write_text("nowhere:x:4711:\n")
+    names = owners.Names(tmp_path)
+
+    def here(user: int, group: int) -> tuple[int, int]:
+        return names.here(os.stat_result((0, 0, 0, 0, user, group, 0, 0, 0, 0)))
+
+    assert here(4711, 4711) == (4711, 4711), "it is the owner of here already"
+    assert here(4711 | owners.MARK, 0) == (os.getuid(), 0) and not names.missing
+    assert here(4712 | owners.MARK, 4711 | owners.MARK) == (0, 0)
+    assert names.missing == {"account gone", "group nowhere"}
