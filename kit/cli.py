@@ -23,7 +23,7 @@ from kit.peer import peer
 from kit.yamlmarks import FileError
 
 # About as long as the rest of tests/contract, beside which they run.
-NATIVE = tuple(f"tests/contract/test_{what}.py" for what in ("drill", "media", "restore", "recovery"))
+NATIVE = tuple(f"tests/contract/test_{what}.py" for what in ("drill", "media", "rebuild", "recovery", "restore"))
 PARTS = ("offline", "contract", "claims", "sabotage", "stories")
 
 
