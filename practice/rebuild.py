@@ -27,6 +27,8 @@ REVISION = Path("/etc/cabinet/revision")
 # Beside their places, so that each goes there in one rename: backups on their disk, all else on the encrypted volume.
 DISK, SCRATCH = Path("/backup"), Path("/data/rebuild")
 BACKUPS = DISK / "rebuild"
+# In a repository that was brought whole, until the end.
+FETCHED = "cabinet-fetched"
 # /srv as the volume itself shows it: from the scratch directory a rename leads here, and not to the other mount.
 DOCUMENTS = Path("/data/srv")
 # What was born on the lost server and cannot be made again. All else in /etc/cabinet a deploy writes; the console's sealed password was
@@ -104,11 +106,16 @@ def ready() -> None:
 def vacant() -> None:
     """Raises Trouble where anything lies that another server's would take the place of; that names it."""
     for place in (courier.REPOSITORY, DOCUMENTS, BACKUPS, SCRATCH):
-        if place.exists() and any(place.iterdir()):
-            raise Trouble(f"something lies in {place} already. Look what it is, move it away, and call this again; nothing was changed")
+        empty(place)
     if whole.GROWING.exists():
         raise Trouble(f"{whole.GROWING} is there: another restore has left it, see `practice restore`; nothing was changed")
     alone()
+
+
+def empty(place: Path) -> None:
+    """Raises Trouble where something lies in it."""
+    if place.exists() and any(place.iterdir()):
+        raise Trouble(f"something lies in {place} already. Look what it is, move it away, and call this again; nothing there was changed")
 
 
 def alone() -> None:
@@ -132,17 +139,18 @@ def deployed() -> bool:
 
 def backups(work: Work) -> None:
     """pgBackRest's repository comes to its disk, and is one when all of it is there. Raises Trouble."""
-    if not BACKUPS.exists() and (courier.REPOSITORY / "archive").exists():
-        return  # it was renamed, and the power went before that was noted
-    say("the backups and the changes are fetched")
-    for kind in ("database", "changes"):
-        fetch.fetched(work, kind, BACKUPS)
-    there = BACKUPS / courier.REPOSITORY.relative_to("/")
-    run("chown", "-R", "postgres:postgres", str(there), timeout=3600)
-    run("sync", "--file-system", str(there), timeout=3600)
-    there.rename(courier.REPOSITORY)
-    journal.synced(DISK)
-    shutil.rmtree(BACKUPS)
+    if not (courier.REPOSITORY / FETCHED).exists():
+        say("the backups and the changes are fetched")
+        for kind in ("database", "changes"):
+            fetch.fetched(work, kind, BACKUPS)
+        there = BACKUPS / courier.REPOSITORY.relative_to("/")
+        run("chown", "-R", "postgres:postgres", str(there), timeout=3600)
+        (there / FETCHED).touch()
+        run("sync", "--file-system", str(there), timeout=3600)
+        empty(courier.REPOSITORY)
+        there.rename(courier.REPOSITORY)
+        journal.synced(DISK)
+    shutil.rmtree(BACKUPS, ignore_errors=True)
 
 
 def files(work: Work) -> None:
@@ -230,6 +238,7 @@ def ended() -> None:
     """This is the practice's server again: it sends from now on, and the first backup of its own begins."""
     with suppress(FileNotFoundError):
         shutil.rmtree(SCRATCH)
+    (courier.REPOSITORY / FETCHED).unlink(missing_ok=True)
     REBUILD.unlink()
     journal.synced(REBUILD.parent)
     with suppress(Trouble):  # the watch sees when none is made
