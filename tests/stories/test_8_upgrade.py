@@ -15,12 +15,14 @@ AGAIN = (
 )
 # Whose files ours stand in for, and whatever we install: what their scripts do concerns us.
 OWNERS = "dpkg -S $(cut -c 67- /etc/cabinet/manifest) 2>/dev/null | grep -v '^diversion' | sed 's/: .*//; s/, /\\n/g' | sort -u"
+RUNNING = "timeout 300 systemctl is-system-running --wait"
 UNPACKED = "grep -c ' upgrade ' /var/log/dpkg.log || true"
 
 
 def test_after_an_upgrade_the_plan_is_still_empty(host: Host) -> None:
     """Every package that we install, and each that a file of ours belongs to. Control: dpkg says that it unpacked them."""
     assert deployment.planned_changes("vagrant") == []
+    assert host.run(RUNNING).stdout.strip() == "running", f"control: before it too {host.run('systemctl --failed').stdout}"
     owners = host.check_output(OWNERS).split()
     assert {"openssh-server", "sudo", "squid"} <= set(owners), "control: files of ours that belong to packages"
     packages = sorted({*all_packages(), *owners})
@@ -29,5 +31,5 @@ def test_after_an_upgrade_the_plan_is_still_empty(host: Host) -> None:
     done = host.run(AGAIN.format(" ".join(packages)), timeout=1800)
     assert done.rc == 0, f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
     assert int(host.check_output(UNPACKED)) - before == len(packages), "control: dpkg did not unpack all of them"
-    assert host.run("timeout 300 systemctl is-system-running --wait").stdout.strip() == "running", host.run("systemctl --failed").stdout
+    assert host.run(RUNNING).stdout.strip() == "running", host.run("systemctl --failed").stdout
     assert deployment.planned_changes("vagrant") == []
