@@ -157,10 +157,13 @@ def retried(engine: Engine, paths: list[Path], *tags: str) -> str:
 
 
 def digest(paths: Iterable[Path], name: str = "*") -> str:
-    """Which files called `name` lie there, how long they are, and when they were last changed; not what is in them."""
+    """Which files called `name` lie there, how long they are, and when they were last changed; not what is in them.
+
+    What may not be looked at has no part in it: whoever copies it will say so.
+    """
     mark = hashlib.sha256()
     for file in sorted(found for path in paths for found in (path.rglob(name) if path.is_dir() else [path])):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             status = file.lstat()
             mark.update(f"{file}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
     return mark.hexdigest()

@@ -22,6 +22,8 @@ from tests.claims.test_backup import alarms, eventually
 PATIENT = "Nadia Bouzid, hepatitis"
 DRIVER = "/sys/bus/pseudo/drivers/scsi_debug"
 KINDS = {"database", "changes", "documents", "configuration", "system"}
+# By itself udev looks at its rules every three seconds at most.
+AT_ONCE = "udevadm control --reload"
 CLOSED = "[ ! -e /dev/mapper/cabinet-media ]"
 
 
@@ -97,7 +99,7 @@ def stick(pytestconfig: pytest.Config, host: Host, clinic: Clinic) -> Iterator[S
 
 
 def nothing_looks(host: Host) -> None:
-    host.check_output(f"rm {RULE}")
+    host.check_output(f"rm {RULE} && {AT_ONCE}")
 
 
 @claim("MED-01", broken_by=nothing_looks, symptom="nothing was written")
@@ -124,7 +126,7 @@ def test_what_is_plugged_in_is_written_and_can_be_taken_out(host: Host, stick: S
 
 def every_device_is_written_to(host: Host) -> None:
     write = "/usr/bin/dd if=/dev/zero of=$devnode bs=1M seek=8 count=1 conv=fsync"  # into a hole of the header
-    host.check_output(f"echo 'ACTION==\"add\", KERNEL==\"sd*\", SUBSYSTEM==\"block\", RUN+=\"{write}\"' >>{RULE}")
+    host.check_output(f"echo 'ACTION==\"add\", KERNEL==\"sd*\", SUBSYSTEM==\"block\", RUN+=\"{write}\"' >>{RULE} && {AT_ONCE}")
 
 
 @claim("MED-02", broken_by=every_device_is_written_to, symptom="was written to")
