@@ -127,7 +127,7 @@ def copies(engine: Restic, sent: dict[str, Any], now: float) -> Iterator[tuple[s
         backups = {"id": database(engine), "digest": mark}
     yield "database", backups | {"at": now}
     yield "changes", {"id": retried(engine, [REPOSITORY / "archive"], "changes", f"with:{backups['id'][:8]}"), "at": now}
-    for kind, paths in (("documents", [DOCUMENTS]), ("configuration", [path for path in CONFIGURATION if path.exists()])):
+    for kind, paths in (("documents", [DOCUMENTS]), ("configuration", [path for path in CONFIGURATION if os.path.exists(path)])):
         mark = digest(paths)
         known = sent.get(kind) or {}
         if mark != known.get("digest"):
@@ -162,7 +162,7 @@ def digest(paths: Iterable[Path], name: str = "*") -> str:
     What may not be looked at has no part in it: whoever copies it will say so.
     """
     mark = hashlib.sha256()
-    for file in sorted(found for path in paths for found in (path.rglob(name) if path.is_dir() else [path])):
+    for file in sorted(found for path in paths for found in (path.rglob(name) if os.path.isdir(path) else [path])):
         with contextlib.suppress(FileNotFoundError, PermissionError):
             status = file.lstat()
             mark.update(f"{file}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
