@@ -13,6 +13,7 @@ from testinfra.host import Host
 from kit import post
 from kit.clinic import Clinic
 from kit.neighbour import ADDRESS, Neighbour
+from practice.alarm import UNSENT
 from roles.alarm import ACCOUNT, CONFIG, MSMTPRC, WAY
 from tests.ask import answers
 from tests.claim import claim
@@ -26,6 +27,8 @@ OUTBOX = "/var/lib/cabinet/outbox"
 SENDER = "practice-send.service"
 # Whoever sends already is waited for.
 SENT = f"systemctl start {SENDER}"
+# Nothing waits, and nobody is about to send: a start that was on its way already is waited for, another one finds nothing to do.
+QUIET = f"systemctl stop {SENDER}; rm -f {OUTBOX}/*.json {UNSENT}; {SENT}"
 # The time to try again has come, and the timer does what it does.
 LATER = f"sed -i 's/\"due\": [0-9.]*/\"due\": 0/' {OUTBOX}/*.json && {SENT}"
 
@@ -43,10 +46,10 @@ def network(pytestconfig: pytest.Config, clinic: Clinic) -> None:
 def probe(host: Host, network: None) -> Iterator[str]:
     """The key of an alarm that was never told of; nothing older waits to be delivered."""
     key = f"probe:{time.time_ns()}"
-    host.check_output(f"systemctl stop {SENDER}; rm -f {OUTBOX}/*.json")
+    host.check_output(QUIET)
     yield key
     host.check_output(f"! grep -q {key} /var/lib/cabinet/alarms.json || practice alarm clear {key}")
-    host.check_output(f"systemctl stop {SENDER}; rm -f {OUTBOX}/*.json")
+    host.check_output(QUIET)
 
 
 def wrong(host: Host, key: str) -> None:
@@ -162,6 +165,7 @@ def door_left_ajar(host: Host) -> None:
 def test_nobody_else_gets_out_this_way(host: Host, inside: Neighbour, network: None) -> None:
     """While something is sent, its account reaches the servers of the clinic file and nothing else; everybody else reaches nothing."""
     servers = [f"tcp@{ADDRESS}@{port}" for port in (SMTP_PORT, HTTPS_PORT)]
+    host.check_output(QUIET)  # whoever ends to send shuts the door
     with inside.listening(SMTP_PORT), inside.listening(HTTPS_PORT), inside.listening(4711):
         host.check_output(f"{WAY} open")
         places = [*servers, f"tcp@{ADDRESS}@4711"]
