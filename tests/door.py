@@ -109,7 +109,7 @@ def journal(host: Host, since: float, wanted: str, seconds: float = 3) -> str:
     """What sshd and sudo wrote since then; waits until `wanted` appears in it, at most so long."""
     end = time.monotonic() + seconds
     while True:
-        said = host.check_output(f"journalctl --no-pager -o cat --since @{since:.0f} SYSLOG_FACILITY=4 + SYSLOG_FACILITY=10")
+        said = host.check_output(f"journalctl --no-pager -o cat --since @{since:.6f} SYSLOG_FACILITY=4 + SYSLOG_FACILITY=10")
         if wanted in said or time.monotonic() > end:
             return said
         time.sleep(0.2)
