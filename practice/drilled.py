@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
+from practice import notes
 from practice.server import SETTINGS, settings
 
 HISTORY = Path("/var/lib/cabinet/drills.json")
@@ -27,12 +27,7 @@ def kept() -> list[Drill]:
 
 def note(drill: Drill) -> None:
     """Add one, in one step."""
-    staged = HISTORY.with_name(f".{HISTORY.name}")
-    with staged.open("w") as file:
-        json.dump([*kept(), drill][-KEPT:], file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(HISTORY)
+    notes.write(HISTORY, [*kept(), drill][-KEPT:])
 
 
 def look(now: float) -> tuple[list[Drill], dict[str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from practice import notes
 from practice.alarm import VOLATILE
 from practice.offsite import REBUILD
 from practice.server import Trouble
@@ -31,12 +32,7 @@ def begun() -> Work | None:
 
 def write(work: Work) -> None:
     """Say how far it is; it is on the disk when this returns."""
-    staged = JOURNAL.with_name(f".{JOURNAL.name}")
-    with staged.open("w") as file:
-        json.dump(work, file)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(JOURNAL)
+    notes.write(JOURNAL, work)
     synced(JOURNAL.parent)
 
 

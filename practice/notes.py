@@ -25,12 +25,17 @@ def change(path: Path, how: Callable[[Notes], None]) -> None:
     with only_one(path.with_suffix(".lock")):
         notes = read(path)
         how(notes)
-        staged = path.with_name(f".{path.name}")
-        with staged.open("w") as file:
-            json.dump(notes, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.rename(path)
+        write(path, notes)
+
+
+def write(path: Path, what: Any) -> None:
+    """Put `what` there as JSON, in one step: after a power cut it is the old or the new, and whole."""
+    staged = path.with_name(f".{path.name}")
+    with staged.open("w") as file:
+        json.dump(what, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.rename(path)
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ def rebuilt(work: Work) -> int:
 def at(work: Work, step: str) -> None:
     """Say how far it is; it is on the disk when this returns."""
     work["step"] = step
-    notes.change(REBUILD, lambda noted: (noted.clear(), noted.update(work)))
+    notes.write(REBUILD, work)
     journal.synced(REBUILD.parent)
 
 
