@@ -155,6 +155,8 @@ def connected(host: Host) -> Iterator[Internet]:
             assert listening.stdout is not None and listening.stdout.readline() == "ready\n"
             yield Internet(host, as_admin(["nsenter", "--target", process, "--net"]))
             listening.communicate()
+        # A namespace's own end is no end of its card yet: the kernel takes it away some time later.
+        subprocess.run([*network, "ip", "link", "delete", "eth0"], check=True)
         beyond.communicate()
 
 
