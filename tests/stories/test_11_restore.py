@@ -7,7 +7,8 @@ import time
 
 from testinfra.host import Host
 
-from tests.claims.test_backup import archive_now, eventually, kept, restored, sql
+from tests.claims.test_backup import archive_now, eventually, sql
+from tests.claims.test_restore import kept, restored
 
 NOTES = "SELECT string_agg(note, ' ' ORDER BY note) FROM probe_restore"
 
