@@ -108,5 +108,5 @@ def lived(host: Host, connection: Connection, heard: Path) -> tuple[str, dict[in
 
 def people(connection: Connection) -> dict[str, str]:
     """The second factors of the VM's people, as the server has them."""
-    names = [person.name for person in connection.clinic.people if person.login]
+    names = [person.name for person in connection.site.people if person.login]
     return {name: (connection.file(f"/etc/cabinet/totp/{name}") or b"").decode().splitlines()[0] for name in names}
