@@ -85,8 +85,8 @@ def test_a_new_server_comes_back_from_the_copy_outside(
 def lived(host: Host, connection: Connection, heard: Path) -> tuple[str, dict[int, float], float]:
     """The practice works and sends; its kit, what was acknowledged when, and when the last send began, by the server's clock."""
     host.check_output(
-        f"cd / && echo -n 'a document' >/srv/gone && {PSQL} -d postgres -c 'DROP SCHEMA IF EXISTS gone CASCADE' "
-        "-c 'DROP DATABASE IF EXISTS gone' -c 'CREATE SCHEMA gone' -c 'CREATE DATABASE gone' "
+        f"systemctl stop gone-load; cd / && echo -n 'a document' >/srv/gone && {PSQL} -d postgres -c 'DROP SCHEMA IF EXISTS gone CASCADE' "
+        "-c 'DROP DATABASE IF EXISTS gone WITH (FORCE)' -c 'CREATE SCHEMA gone' -c 'CREATE DATABASE gone' "
         "-c 'CREATE TABLE gone.acknowledged (number int PRIMARY KEY, at timestamptz)' "
         f"&& runuser -u postgres -- {PGBENCH} --initialize --quiet --scale=2 gone 2>&1"
     )
