@@ -157,7 +157,7 @@ AGED_REPOSITORY = """
 PGBACKREST = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "pgbackrest", "--stanza=main"]
 for name in ("backup/main/backup.info", "backup/main/backup.info.copy"):
     catalogue = read(subprocess.run([*PGBACKREST, "repo-get", name], capture_output=True, text=True, check=True).stdout)
-    for label, value in catalogue["backup:current"].items():
+    for label, value in sorted(catalogue["backup:current"].items())[{first}:]:
         made = json.loads(value)
         older = {key: made[key] - {days} * 86400 for key in ("backup-timestamp-start", "backup-timestamp-stop")}
         catalogue["backup:current"][label] = json.dumps(made | older, separators=(",", ":"), sort_keys=True)
@@ -221,7 +221,7 @@ def of_a_cluster(
     def expire(days: int) -> Any:
         """Twice: what is old enough is needed until something that is old enough as well can be gone back to instead."""
         for _ in range(2):
-            server.out("python3 -I -", aged.replace("{days}", str(days)))
+            server.out("python3 -I -", aged.replace("{days}", str(days)).replace("{first}", "0"))
             engine.back_up([DATA], *whole)
         if kind == "BaseBackup":
             engine.forget(30)
@@ -296,3 +296,14 @@ def test_an_engine_keeps_what_it_was_given(kind: str, tmp_path: Path, request: p
         assert left and not set(left) & set(ids), "what is young enough is there, and nothing else"
         with pytest.raises(Trouble):
             kept.restored(ids[0])
+
+
+def test_the_fallback_is_at_hand(server: Server) -> None:
+    """By the command that a person would type, on a server that runs as usual."""
+    made = server.practice("fallback")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert made.stdout.strip() in server.practice("fallback", "--list").stdout
+    assert server.practice("fallback", "--verify").returncode == 0
+    refused = server.practice("fallback", "--restore", made.stdout.strip(), "--into", str(DATA))
+    assert refused.returncode == 1 and "is there already" in refused.stdout, refused
+    assert server.out(f"stat -c '%U %a' {STORE}") == "postgres 700"

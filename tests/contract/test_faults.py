@@ -16,6 +16,7 @@ import pytest
 from practice.engine import Restic
 from practice.server import Trouble
 from roles.backup import REPOSITORY
+from tests.contract.test_engines import AGED_REPOSITORY, FORGE
 from tests.practiceserver import Server, practice_server
 from tests.restserver import programs
 
@@ -63,6 +64,12 @@ def restores(server: Server, label: str) -> bool:
 def whole(server: Server) -> bool:
     """Whether pgBackRest, and the lists that are there twice, say that all is well."""
     return server.run(f"{AT_ONCE} cd /; {POSTGRES} /usr/local/lib/cabinet/pgbackrest-verify").returncode == 0
+
+
+def watched(server: Server) -> dict[str, str]:
+    """What the watch finds wrong with the backups."""
+    seen = "from practice import health; import time, json; print(json.dumps(health.backups({}, time.time())[1]))"
+    return json.loads(server.out(f"cd /usr/local/lib/cabinet && python3 -c {shlex.quote(seen)}"))
 
 
 def test_ten_flipped_bytes_in_the_repository(server: Server) -> None:
@@ -138,12 +145,20 @@ def test_the_wrong_key(server: Server) -> None:
     server.out(f"cp -p {key} /root/key; sed -i 's/a-key/another-key/' {key}")
     done = server.practice("backup")
     assert done.returncode == 1 and "journalctl" in done.stdout, done
-    seen = "from practice import health; import time, json; print(json.dumps(health.backups({}, time.time())[1]))"
-    watched = server.out(f"cd /usr/local/lib/cabinet && python3 -c {shlex.quote(seen)}")
-    assert "cannot be read" in json.loads(watched)["backup"], watched
+    assert "cannot be read" in watched(server)["backup"]
     assert server.practice("drill", "--query", VISITS).returncode == 1
     server.out(f"mv /root/key {key}")
     assert labels(server) == before and restores(server, before[-1])
+
+
+def test_the_clock_was_ahead(server: Server) -> None:
+    """A backup from the future does not pass for a young one, and whoever goes back gets everything by way of an older one."""
+    server.out(f"cp -a {REPOSITORY}/backup/main /root/catalogue")
+    server.out("python3 -I -", (FORGE + AGED_REPOSITORY).replace("{days}", "-400").replace("{first}", "-1"))
+    assert "has not come yet" in watched(server)["backup"]
+    assert server.said("drill", "--query", VISITS)["rows"] == ["20000"]
+    server.out(f"rm -r {REPOSITORY}/backup/main; mv /root/catalogue {REPOSITORY}/backup/main")
+    assert "backup" not in watched(server), "control: it complains about a right one"
 
 
 def test_the_power_goes_during_a_backup(server: Server) -> None:
