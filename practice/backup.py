@@ -7,8 +7,9 @@ import json
 import time
 from typing import Any
 
-from practice.health import backups, clock, database
-from practice.server import Trouble, is_root, repository, run
+from practice.clusters import PgBackRest
+from practice.health import backups, clock, database, disk_troubles, used_percent
+from practice.server import DATA, Trouble, is_root, repository
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
@@ -30,13 +31,15 @@ def main(arguments: argparse.Namespace) -> int:
         return 2
     if arguments.check:
         return check()
-    unit = f"practice-backup@{'full' if arguments.full else 'diff'}.service"
+    kind = "full" if arguments.full else "diff"
     try:
         if not arguments.list:
-            run("systemctl", "start", unit, timeout=86400)
+            PgBackRest().back_up([DATA], kind)
         taken = repository().get("backup", [])
     except Trouble as trouble:
-        print(f"practice backup: {trouble}\nWhy: journalctl -u '{unit}'")
+        # pgBackRest 2.55 says of a full disk that there is no such file.
+        full = disk_troubles({"/backup": used_percent("/backup")}).values()
+        print("\n".join([f"practice backup: {trouble}", *full]) + f"\nWhy: journalctl -u 'practice-backup@{kind}.service'")
         return 1
     shown = taken if arguments.list else taken[-1:]
     if arguments.json:

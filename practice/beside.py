@@ -9,16 +9,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from practice.server import PSQL, STANZA, Trouble, as_postgres, sql
+from practice.clusters import PgBackRest
+from practice.server import BIN, PSQL, Trouble, as_postgres, spare, sql
 from practice.timeline import Origin
 
-BIN = "/usr/lib/postgresql/17/bin"
 READY = "database system is ready to accept connections"
 LAST_COMMIT = "last completed transaction was at log time"
 # As the system's, and so as the live cluster's: the same moment is then written in the same way.
 ZONE = os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2] or "UTC"
-# What the changes that are rolled forward take beside the restored files, and what the practice goes on writing meanwhile.
-SPARE_BYTES = 384 << 20
 # hot_standby off: recovery then asks for none of the live cluster's sizes. event_triggers off: pgaudit's want what is not loaded here.
 CONFIGURATION = """
 listen_addresses = ''
@@ -51,10 +49,7 @@ class Beside:
     def restore(self, origin: Origin) -> None:
         """Let pgBackRest write the data directory. Raises Trouble, before anything is begun where there is no room."""
         self.room(origin)
-        self.path.mkdir(mode=0o700)
-        shutil.chown(self.path, "postgres", "postgres")
-        how = [f"--stanza={STANZA}", f"--pg1-path={self.path}", "--archive-mode=preserve" if self._lasting else "--archive-mode=off"]
-        as_postgres("pgbackrest", *how, f"--set={origin.label}", *origin.options, "restore", timeout=86400)
+        PgBackRest().restore(origin.label, self.path, "preserve" if self._lasting else "off", origin.options)
         self.configure()
 
     def configure(self, more: str = "") -> None:
@@ -69,14 +64,7 @@ class Beside:
         wanted = origin.bytes
         with suppress(Trouble):  # the live one may be what is broken
             wanted = max(wanted, sql("SELECT to_json(sum(pg_database_size(oid))) FROM pg_database"))
-        wanted = wanted * 11 // 10 + SPARE_BYTES
-        disk = os.statvfs(self.path.parent)
-        free = disk.f_bavail * disk.f_frsize
-        if free < wanted:
-            raise Trouble(
-                f"a restored copy needs {wanted >> 20} MiB on the data volume, and {free >> 20} MiB are free. Nothing was begun. "
-                "`practice restore` lists what earlier restores keep there"
-            )
+        spare(self.path.parent, wanted)
 
     def start(self) -> None:
         """Start it and wait until it has recovered to its target and takes queries. Raises Trouble."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from practice.server import Trouble
 
 # restic(1), "exit status".
 INCOMPLETE, NO_REPOSITORY, WRONG_PASSWORD = 3, 10, 12
+# How it names a file that is not what its name says.
+DAMAGED = re.compile(r"^(?:pack|error: failed to load snapshot|error: error loading index) ([0-9a-f]{8,64})", re.MULTILINE)
 # A snapshot belongs to the practice, not to the machine it was made on: the next one goes on with it.
 OWNER = "practice"
 
@@ -162,10 +165,11 @@ class Restic:
 
 
 def last_words(said: str, code: int) -> str:
-    """Why restic gave up: its line that begins with Fatal, else its last one."""
+    """Why restic gave up: its line that begins with Fatal, else its last one; and which files it has found damaged."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
+    damaged = sorted(set(DAMAGED.findall(said)))
     for line in reversed(lines):
         message = json.loads(line).get("message", "") if line.startswith("{") else line
         if "Fatal:" in message:
-            return message.partition("Fatal:")[2].strip()
+            return message.partition("Fatal:")[2].strip() + (f" (damaged: {', '.join(damaged)})" if damaged else "")
     return lines[-1] if lines else f"it ended with {code}"

@@ -146,6 +146,11 @@ def backups(cluster: dict[str, Any], now: float) -> tuple[dict[str, Any], dict[s
     hours = (now - seen["newest"]) / 3600
     if hours > settings().get("max_age_hours", 26):
         wrong["backup"] = f"The newest backup is {age(now - seen['newest'])} old ({clock(seen['newest'])})."
+    elif hours < -1:
+        wrong["backup"] = (
+            f"The newest backup bears a time that has not come yet ({clock(seen['newest'])}): the clock was wrong, or is. "
+            "How old it is, nobody knows."
+        )
     if newest.get("error"):
         wrong["backup-pages"] = f"Backup {newest['label']} found damaged pages in the database."
     if lost := missing_segments(newest["archive"]["stop"], cluster.get("archived") or ""):

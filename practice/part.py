@@ -7,10 +7,10 @@ import re
 import subprocess
 
 from practice import journal
-from practice.beside import BIN, Beside
+from practice.beside import Beside
 from practice.drill import restored
 from practice.journal import Work
-from practice.server import PSQL, Trouble, as_postgres, sql
+from practice.server import BIN, PSQL, Trouble, as_postgres, sql
 
 LONGEST_NAME = 63
 KEPT = re.compile(r"(?P<name>.+)_before_\d{8}_\d{6}")

@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 from practice import drilled
-from practice.beside import BIN, Beside
+from practice.beside import Beside
 from practice.drill import restored
-from practice.server import PSQL, Trouble, archived, as_postgres, sql
+from practice.server import BIN, PSQL, Trouble, archived, as_postgres, sql
 
 # A table that the live cluster believes to hold fewer rows says nothing: its count is an estimate.
 MANY_ROWS = 100

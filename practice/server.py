@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = Path("/etc/cabinet/practice.json")
+BIN = "/usr/lib/postgresql/17/bin"
 # Not Debian's wrapper of that name: Perl starts it five times as slowly.
-PSQL = "/usr/lib/postgresql/17/bin/psql"
+PSQL = f"{BIN}/psql"
+DATA = Path("/var/lib/postgresql/17/main")
 STANZA = "main"
 CLUSTER = "postgresql@17-main.service"
 VOLUME = "practice-data.target"
+# Status code of `pgbackrest info` for whatever it has no code for.
+UNREADABLE = 99
+# What the changes that are rolled forward take beside the restored files, and what the practice goes on writing meanwhile.
+SPARE_BYTES = 384 << 20
 # Longer than a transfer to a backup disk ever takes: then something is wrong with it.
 ARCHIVED_SECONDS = 180
 
@@ -31,6 +37,7 @@ def run(*argv: str, stdin: str = "", timeout: float = 60, user: str | None = Non
             input=stdin,
             capture_output=True,
             text=True,
+            errors="replace",  # pgBackRest quotes what it read; by another key that is no text
             timeout=timeout,
             check=False,
             cwd="/",
@@ -69,9 +76,23 @@ def archived(segment: str) -> None:
         time.sleep(0.3)
 
 
+def spare(directory: Path, wanted: int) -> None:
+    """Raises Trouble unless so many bytes, a tenth more, and what the practice goes on writing have room on the volume of `directory`."""
+    disk = os.statvfs(directory)
+    free, wanted = disk.f_bavail * disk.f_frsize, wanted * 11 // 10 + SPARE_BYTES
+    if free < wanted:
+        raise Trouble(
+            f"a copy of the database needs {wanted >> 20} MiB on the data volume, and {free >> 20} MiB are free. Nothing was begun. "
+            "`practice restore` lists what earlier restores keep there"
+        )
+
+
 def repository() -> dict[str, Any]:
     """What pgBackRest says about the practice's stanza. Raises Trouble."""
-    found = json.loads(as_postgres("pgbackrest", f"--stanza={STANZA}", "--output=json", "info"))
+    # Not strict: what it could not read, it quotes as it is.
+    found = json.loads(as_postgres("pgbackrest", f"--stanza={STANZA}", "--output=json", "info"), strict=False)
+    if found and found[0]["status"]["code"] == UNREADABLE:
+        raise Trouble("pgBackRest cannot read its own list of backups: it is damaged, or its key is not the right one")
     return found[0] if found else {}
 
 

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from practice.clusters import EXACTLY
 from practice.health import clock
 from practice.server import STANZA, Trouble, as_postgres, repository
 
@@ -33,8 +34,7 @@ def origin(to: str | None = None, label: str | None = None) -> Origin:
         held = next((backup for backup in found.get("backup", []) if backup["label"] == label), None)
         if held is None:
             raise Trouble(f"there is no backup {label}; `practice backup --list` shows what there is")
-        # pgBackRest adds that it stays in the backup's own history, and takes no word for it.
-        return Origin(label, held["info"]["size"], ("--type=immediate", "--target-action=promote"))
+        return Origin(label, held["info"]["size"], EXACTLY)
     moment = parsed(to) if to is not None else None
     number, left = followed(found, moment.timestamp() if moment else time.time())
     held = newest(found, moment.timestamp() if moment else time.time(), number, left)

@@ -18,10 +18,10 @@ from pathlib import Path
 from practice import journal
 from practice.beside import FILES, Beside
 from practice.journal import Work
-from practice.server import CLUSTER, STANZA, Trouble, archived, repository, run, sql
+from practice.server import CLUSTER, DATA, STANZA, Trouble, archived, repository, run, sql
 from practice.timeline import followed, origin
 
-LIVE = Path("/var/lib/postgresql/17/main")
+LIVE = DATA
 GROWING = LIVE.with_name("main.restoring")
 # In the data directory that is to be the live one, until it is.
 MARK = "cabinet-restored"

@@ -37,7 +37,7 @@ case "$*" in
   *is-active*) database status ;;
   esac ;;
 start*practice-drill.service) /usr/local/bin/practice drill --here ;;
-start*practice-backup@*) as pgbackrest --stanza={STANZA} --type=diff backup ;;
+start*practice-backup@*) kind=${{2#*@}}; as pgbackrest --stanza={STANZA} --type=${{kind%.service}} backup ;;
 esac
 """
 # What roles/database.py and roles/backup.py do, without what only a machine has.
@@ -49,9 +49,9 @@ install -d /etc/cabinet /var/lib/cabinet/secrets /var/lib/cabinet/pgbackrest /ru
 chmod 755 /usr/bin/systemctl /usr/local/bin/practice /usr/local/lib/cabinet/*
 rm -r {CLUSTER}  # Debian's own, empty
 """
+MAKE_CLUSTER = "/usr/local/lib/cabinet/make-cluster >/dev/null; systemctl start postgresql@17-main.service"
 MAKE = f"""cp /etc/machine-id /backup/
-/usr/local/lib/cabinet/make-cluster >/dev/null
-systemctl start postgresql@17-main.service
+{MAKE_CLUSTER}
 cd / && {POSTGRES} pgbackrest --stanza={STANZA} stanza-create
 systemctl start practice-backup@full.service"""
 
@@ -66,7 +66,8 @@ class Server:
         """What a line of shell comes to."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(self.place.inside(command), input=given, capture_output=True, check=False)
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        said, complained = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+        return subprocess.CompletedProcess(done.args, done.returncode, said, complained)
 
     def out(self, command: str, stdin: str | bytes = "") -> str:
         """What it prints; it must end well."""
@@ -123,7 +124,6 @@ def files() -> bytes:
         "usr/bin/systemctl": SYSTEMCTL,
         "usr/local/bin/practice": (ROOT / "files/base/practice").read_text(),
         "usr/local/lib/cabinet/make-cluster": (ROOT / "files/database/make-cluster").read_text(),
-        "usr/local/lib/cabinet/pgbackrest-archive-push": (ROOT / "files/backup/pgbackrest-archive-push").read_text(),
         "etc/pgbackrest/pgbackrest.conf": rendered("backup/pgbackrest.conf.j2", **options),
         "etc/pgbackrest/conf.d/key.conf": "[global]\nrepo1-cipher-pass=a-key-for-the-test\n",
         "etc/cabinet/practice.json": json.dumps({"practice": "Cabinet d'essai", "max_age_hours": 26, "keep_days": 35, "drill_days": 3}),
@@ -132,6 +132,8 @@ def files() -> bytes:
         f"{CONFIG}/pg_ident.conf".lstrip("/"): "",
         f"{CONFIG}/conf.d/backup.conf".lstrip("/"): archiving,
     }
+    for script in ("pgbackrest-archive-push", "pgbackrest-verify"):
+        there[f"usr/local/lib/cabinet/{script}"] = (ROOT / "files/backup" / script).read_text()
     for topic in ("durable", "log", "sessions"):
         there[f"{CONFIG}/conf.d/{topic}.conf".lstrip("/")] = (ROOT / f"files/database/conf.d/{topic}.conf").read_text()
     there |= {f"usr/local/lib/cabinet/practice/{path.name}": path.read_text() for path in (ROOT / "practice").glob("*.py")}

@@ -31,8 +31,7 @@ def read(text: str) -> Sections:
 
 
 def written(sections: Sections) -> str:
-    """The file for `sections`, without encryption and with the checksum that pgBackRest expects."""
-    sections.pop("cipher", None)
+    """The file for `sections`, with the checksum that pgBackRest expects."""
     sections["backrest"].pop("backrest-checksum", None)
     pairs = {name: ",".join(f'"{key}":{value}' for key, value in sorted(keys.items())) for name, keys in sections.items()}
     body = "{" + ",".join(f'"{name}":{{{pairs[name]}}}' for name in sorted(pairs)) + "}"
@@ -65,6 +64,7 @@ def forge(days: list[int]) -> dict[str, int]:
         for manifest in ("backup.manifest", "backup.manifest.copy"):
             (SCRATCH / "backup/main" / label / manifest).touch()
     for name, sections in (("backup/main/backup.info", catalogue), ("archive/main/archive.info", read(live["archive/main/archive.info"]))):
+        sections.pop("cipher", None)
         for suffix in ("", ".copy"):
             (SCRATCH / f"{name}{suffix}").write_text(written(sections))
     subprocess.run(["chown", "-R", "postgres", str(SCRATCH)], check=True)

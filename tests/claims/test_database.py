@@ -56,6 +56,7 @@ def test_exactly_these_may_connect_in_exactly_these_ways(host: Host, clinic: Cli
     name, owner = clinic.database.name, clinic.database.owner
     assert rules == [
         "local all postgres peer",
+        "local replication postgres peer",
         f"local {name} {owner} scram-sha-256",
         f"hostssl {name} {owner} 127.0.0.1 255.255.255.255 scram-sha-256",
         f"hostssl {name} {owner} ::1 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff scram-sha-256",

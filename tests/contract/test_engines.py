@@ -1,36 +1,73 @@
-"""What every engine that keeps copies must do: restic at a real rest-server with TLS, restic on a medium. Others join by one line."""
+"""What every engine that keeps copies must do: restic at a real rest-server with TLS, restic on a medium, pgBackRest, pg_basebackup."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from practice.engine import Engine, Restic
-from practice.server import Trouble
+from kit.paths import ROOT
+from practice.clusters import STORE
+from practice.engine import Engine, Restic, Snapshot
+from practice.server import DATA, Trouble
+from roles.backup import REPOSITORY
+from tests.practiceserver import MAKE_CLUSTER, Server, new_server
 from tests.restserver import ACCOUNT, keeper, programs, rest_server
 
 DAY = 86400
+Files = dict[str, tuple[int, str]]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An engine, where what it keeps can be damaged, and what makes `days` go by and removes what is then too old."""
+    """An engine; what it keeps, and how that is written, lost, restored and read; and what makes `days` go by and removes what is too old.
+
+    `damaged` spoils a byte of what is kept and gives back what puts it right; `missing` is something that cannot be kept.
+    """
 
     engine: Engine
-    store: Path
+    data: Path
+    tags: tuple[str, ...]
+    write: Callable[[int], Any]
+    destroy: Callable[[], None]
+    restored: Callable[[str], Any]
+    damaged: Callable[[], Callable[[], None]]
+    missing: Callable[[], Path]
     expire: Callable[[int], Engine]
 
 
+def of_files(engine: Engine, home: Path, store: Path, expire: Callable[[int], Engine]) -> Kept:
+    """An engine that keeps any files."""
+    data = home / "data"
+
+    def restored(snapshot: str) -> Files:
+        engine.restore(snapshot, home / snapshot)
+        return tree(home / snapshot / data.relative_to("/"))
+
+    def damaged() -> Callable[[], None]:
+        (victim, *_) = sorted((file for file in store.rglob("*") if file.is_file()), key=lambda file: -file.stat().st_size)
+        whole = victim.read_bytes()
+        victim.chmod(0o600)
+        victim.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        return lambda: None if victim.write_bytes(whole) else None
+
+    return Kept(
+        engine, data, ("documents",), partial(write, data), lambda: shutil.rmtree(data), restored, damaged, lambda: home / "nowhere", expire
+    )
+
+
 @contextmanager
-def restic_offsite(home: Path) -> Iterator[Kept]:
+def restic_offsite(home: Path, _: pytest.FixtureRequest) -> Iterator[Kept]:
     """Through TLS and an account; what is old is removed by the keeper of the host, which holds no key."""
     with rest_server(home) as server:
         host = keeper(home)
@@ -47,11 +84,11 @@ def restic_offsite(home: Path) -> Iterator[Kept]:
             assert host.look(account, time.time()) == {}
             return later
 
-        yield Kept(server.engine("2026-11", "secret"), server.store / "2026-11/data", expire)
+        yield of_files(server.engine("2026-11", "secret"), home, server.store / "2026-11/data", expire)
 
 
 @contextmanager
-def restic_medium(home: Path) -> Iterator[Kept]:
+def restic_medium(home: Path, _: pytest.FixtureRequest) -> Iterator[Kept]:
     """In a directory, as on an external medium; what is old is removed by whoever writes."""
     engine = Restic(str(home / "restic"), {"RESTIC_PASSWORD": "secret"}, home / "cache", str(programs(home) / "restic"))
 
@@ -66,16 +103,142 @@ def restic_medium(home: Path) -> Iterator[Kept]:
         engine.forget(30)
         return engine
 
-    yield Kept(engine, home / "restic/data", expire)
+    yield of_files(engine, home, home / "restic/data", expire)
 
 
-ENGINES: dict[str, Callable[[Path], AbstractContextManager[Kept]]] = {
+class There:
+    """An engine for the cluster, in the place where the cluster is: each method runs there, by Debian's Python."""
+
+    def __init__(self, server: Server, kind: str) -> None:
+        self._server, self._kind = server, kind
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def call(*words: Any) -> Any:
+            done = self._server.run("python3 -I -", CALL.format(kind=self._kind, method=method, words=words))
+            if done.returncode == REFUSED:
+                raise Trouble(done.stdout)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return json.loads(done.stdout, object_hook=lambda made: Snapshot(made["id"], made["at"], tuple(made["tags"])))
+
+        return call
+
+
+REFUSED = 99
+CALL = f"""
+import dataclasses, json, sys
+from pathlib import PosixPath
+sys.path.insert(0, "/usr/local/lib/cabinet")
+from practice import clusters
+from practice.server import Trouble
+try:
+    print(json.dumps(clusters.{{kind}}().{{method}}(*{{words}}), default=dataclasses.asdict))
+except Trouble as trouble:
+    print(trouble)
+    sys.exit({REFUSED})
+"""
+# Each on a socket of its own, and archiving nothing, as a drill has it.
+READ = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "/usr/local/lib/cabinet")
+from practice.beside import Beside
+beside = Beside(Path("{into}"))
+beside.configure()
+beside.start()
+print(beside.query("postgres", "{query}"), end="")
+beside.remove()
+"""
+VISITS = """DROP TABLE IF EXISTS visits;
+CREATE TABLE visits AS
+SELECT id, sha512(('{seed} ' || id)::bytea) AS image, E'{seed} \u00e9\n''"' AS note FROM generate_series(1, 20000) AS id"""
+# The catalogue of the repository says when each backup was made.
+FORGE = (ROOT / "tests/claims/forged_catalogue.py").read_text().removesuffix("main()\n")
+AGED_REPOSITORY = """
+PGBACKREST = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "pgbackrest", "--stanza=main"]
+for name in ("backup/main/backup.info", "backup/main/backup.info.copy"):
+    catalogue = read(subprocess.run([*PGBACKREST, "repo-get", name], capture_output=True, text=True, check=True).stdout)
+    for label, value in sorted(catalogue["backup:current"].items())[{first}:]:
+        made = json.loads(value)
+        older = {key: made[key] - {days} * 86400 for key in ("backup-timestamp-start", "backup-timestamp-stop")}
+        catalogue["backup:current"][label] = json.dumps(made | older, separators=(",", ":"), sort_keys=True)
+    subprocess.run([*PGBACKREST, "repo-put", name], input=written(catalogue), text=True, check=True)
+"""
+# Those of pg_basebackup bear it in their names.
+AGED_COPIES = """
+import datetime, sys
+from pathlib import Path
+for path in list(Path("/srv/database-copies").iterdir()):
+    number, made, kind = path.name.split("-")
+    then = datetime.datetime.strptime(made, "%Y%m%dT%H%M%SZ") - datetime.timedelta(days={days})
+    path.rename(path.with_name(f"{number}-{then:%Y%m%dT%H%M%SZ}-{kind}"))
+"""
+ALL = "SELECT count(*), max(note), md5(string_agg(image::text, ' ' ORDER BY id)) FROM visits"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A practice whose cluster nobody has backed up yet."""
+    with new_server() as server:
+        server.out(f"cp /etc/machine-id /backup/; {MAKE_CLUSTER}")
+        yield server
+
+
+@contextmanager
+def of_a_cluster(
+    kind: str, store: str, victim: str, aged: str, whole: tuple[str, ...], _: Path, request: pytest.FixtureRequest
+) -> Iterator[Kept]:
+    """An engine that keeps the practice's cluster; `aged` makes all that it has kept so many days older, `whole` asks for a full one."""
+    server: Server = request.getfixturevalue("server")
+    engine: Any = There(server, kind)
+
+    def write(seed: int) -> str:
+        server.sql(VISITS.format(seed=seed))
+        return server.sql(ALL)
+
+    def destroy() -> None:
+        """The engine gets nothing of it; for what comes after, the server is put back as it was."""
+        server.out(f"systemctl stop postgresql@17-main.service; cp -a {DATA} /root/kept; rm -rf {DATA}")
+
+    def restored(snapshot: str) -> str:
+        into = DATA.with_name("restored")
+        engine.restore(snapshot, into)
+        with pytest.raises(Trouble):
+            engine.restore(snapshot, into)  # nothing is written over
+        return server.out("python3 -I -", READ.format(into=into, query=ALL))
+
+    def damaged() -> Callable[[], None]:
+        path = server.out(f"find {store} -path '{victim}' -type f -size +0 -printf '%s %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2-")
+        server.out(f"cp -p {path} /root/whole; printf '\\377\\0\\377' | dd of={path} bs=1 seek=$(($(stat -c %s {path}) / 2)) conv=notrunc")
+        return lambda: print(server.out(f"cp -p /root/whole {path}"))
+
+    def missing() -> Path:
+        """Nothing answers any more, or never did."""
+        with pytest.raises(Trouble):
+            engine.back_up([DATA])
+        server.out(f"mv /root/kept {DATA}; systemctl start postgresql@17-main.service")
+        return Path("/srv")
+
+    def expire(days: int) -> Any:
+        """Twice: what is old enough is needed until something that is old enough as well can be gone back to instead."""
+        for _ in range(2):
+            server.out("python3 -I -", aged.replace("{days}", str(days)).replace("{first}", "0"))
+            engine.back_up([DATA], *whole)
+        if kind == "BaseBackup":
+            engine.forget(30)
+        return engine
+
+    yield Kept(engine, DATA, (), write, destroy, restored, damaged, missing, expire)
+
+
+ENGINES: dict[str, Callable[[Path, pytest.FixtureRequest], AbstractContextManager[Kept]]] = {
     "restic off-site": restic_offsite,
     "restic on a medium": restic_medium,
+    "pgBackRest": partial(of_a_cluster, "PgBackRest", REPOSITORY, "*/bundle/*", FORGE + AGED_REPOSITORY, ("full",)),
+    "pg_basebackup": partial(of_a_cluster, "BaseBackup", str(STORE), "*full/base/*", AGED_COPIES, ()),
 }
 
 
-def tree(top: Path) -> dict[str, tuple[int, str]]:
+def tree(top: Path) -> Files:
     """Each file with its rights and its digest."""
     return {
         str(file.relative_to(top)): (file.stat().st_mode, hashlib.sha256(file.read_bytes()).hexdigest())
@@ -84,8 +247,10 @@ def tree(top: Path) -> dict[str, tuple[int, str]]:
     }
 
 
-def write(top: Path, seed: int) -> dict[str, tuple[int, str]]:
-    """Files that look like nothing, and some odd ones."""
+def write(top: Path, seed: int) -> Files:
+    """Files that look like nothing, and some odd ones; the second time one directory has another name."""
+    if (top / "0").exists():
+        (top / "0").rename(top / f"moved {seed}")
     for number in range(20):
         path = top / f"{number % 4}" / f"{number} é\n'\".bin"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,41 +262,48 @@ def write(top: Path, seed: int) -> dict[str, tuple[int, str]]:
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_an_engine_keeps_what_it_was_given(kind: str, tmp_path: Path) -> None:
+def test_an_engine_keeps_what_it_was_given(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Write, back up, change, back up, destroy; restore the second, then the first; list, verify, find damage, expire."""
-    data = tmp_path / "data"
-    with ENGINES[kind](tmp_path) as kept:
-        engine = kept.engine
+    with ENGINES[kind](tmp_path, request) as kept:
+        engine, data = kept.engine, kept.data
         with pytest.raises(Trouble):
             engine.snapshots()
         engine.prepare()
         engine.prepare()  # again changes nothing
         assert engine.snapshots() == []
-        first = write(data, 1)
-        ids = [engine.back_up([data], "documents")]
-        (data / "0").rename(data / "moved")
-        second = write(data, 2)
+        first = kept.write(1)
+        ids = [engine.back_up([data], *kept.tags)]
+        second = kept.write(2)
         assert second != first, "control: something changed"
-        ids.append(engine.back_up([data], "documents", f"with:{ids[0][:8]}"))
-        shutil.rmtree(data)
+        tags = (*kept.tags, f"with:{ids[0][:8]}") if kept.tags else ()
+        ids.append(engine.back_up([data], *tags))
+        kept.destroy()
         for snapshot, wanted in ((ids[1], second), (ids[0], first)):
-            engine.restore(snapshot, tmp_path / snapshot)
-            assert tree(tmp_path / snapshot / data.relative_to("/")) == wanted
+            assert kept.restored(snapshot) == wanted
         listed = engine.snapshots()
-        assert [snapshot.id for snapshot in listed] == ids and listed[1].tags == ("documents", f"with:{ids[0][:8]}")
+        assert [snapshot.id for snapshot in listed] == ids and listed[1].tags == tags
         assert all(abs(snapshot.at - time.time()) < 120 for snapshot in listed)
         engine.verify()
-        (victim, *_) = sorted((file for file in kept.store.rglob("*") if file.is_file()), key=lambda file: -file.stat().st_size)
-        whole = victim.read_bytes()
-        victim.chmod(0o600)
-        victim.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        put_right = kept.damaged()
         with pytest.raises(Trouble):
             engine.verify()
-        victim.write_bytes(whole)
+        put_right()
+        engine.verify()
         with pytest.raises(Trouble):
-            engine.back_up([tmp_path / "nowhere"])
-        write(data, 3)
-        later = kept.expire(40)
-        assert len(later.snapshots()) == 1, "what is young enough is there"
+            engine.back_up([kept.missing()])
+        kept.write(3)
+        left = [snapshot.id for snapshot in kept.expire(40).snapshots()]
+        assert left and not set(left) & set(ids), "what is young enough is there, and nothing else"
         with pytest.raises(Trouble):
-            engine.restore(ids[0], tmp_path / "gone")
+            kept.restored(ids[0])
+
+
+def test_the_fallback_is_at_hand(server: Server) -> None:
+    """By the command that a person would type, on a server that runs as usual."""
+    made = server.practice("fallback")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert made.stdout.strip() in server.practice("fallback", "--list").stdout
+    assert server.practice("fallback", "--verify").returncode == 0
+    refused = server.practice("fallback", "--restore", made.stdout.strip(), "--into", str(DATA))
+    assert refused.returncode == 1 and "is there already" in refused.stdout, refused
+    assert server.out(f"stat -c '%U %a' {STORE}") == "postgres 700"

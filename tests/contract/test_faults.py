@@ -1,0 +1,191 @@
+"""What goes wrong with what is kept, against Debian's own pgBackRest and restic: it is said, nothing is lost, and the next run is well.
+
+docs/faults.md says which other tests show what.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from practice.engine import Restic
+from practice.server import Trouble
+from roles.backup import REPOSITORY
+from tests.contract.test_engines import AGED_REPOSITORY, FORGE
+from tests.practiceserver import Server, practice_server
+from tests.restserver import programs
+
+SEED = 4
+PLACES = 10
+POSTGRES = "setpriv --reuid=postgres --regid=postgres --init-groups"
+PGBACKREST = f"cd /; {POSTGRES} pgbackrest --stanza=main"
+# pgBackRest tries again after 15 s what a process of its own could not do; nothing here is better by then.
+AT_ONCE = "export PGBACKREST_JOB_RETRY=0; "
+VISITS = "SELECT count(*) FROM visits"
+# One byte of each: file, and the place in it as a part of its length.
+FLIP = """
+import sys
+for line in sys.stdin:
+    part, path = line.rstrip("\\n").split(" ", 1)
+    with open(path, "r+b") as file:
+        place = int(float(part) * file.seek(0, 2))
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A practice with visits and two whole backups."""
+    with practice_server() as server:
+        server.sql("CREATE TABLE visits AS SELECT id, sha512(id::text::bytea) AS image FROM generate_series(1, 20000) AS id")
+        server.moment()
+        server.out("systemctl start practice-backup@full.service")
+        yield server
+
+
+def labels(server: Server) -> list[str]:
+    """What can be gone back to, oldest first."""
+    return [backup["label"] for backup in server.said("backup", "--list")]
+
+
+def restores(server: Server, label: str) -> bool:
+    """Whether the newer visits come back from it."""
+    return server.said("drill", "--set", label, "--query", VISITS)["rows"] == ["20000"]
+
+
+def whole(server: Server) -> bool:
+    """Whether pgBackRest, and the lists that are there twice, say that all is well."""
+    return server.run(f"{AT_ONCE} cd /; {POSTGRES} /usr/local/lib/cabinet/pgbackrest-verify").returncode == 0
+
+
+def watched(server: Server) -> dict[str, str]:
+    """What the watch finds wrong with the backups."""
+    seen = "from practice import health; import time, json; print(json.dumps(health.backups({}, time.time())[1]))"
+    return json.loads(server.out(f"cd /usr/local/lib/cabinet && python3 -c {shlex.quote(seen)}"))
+
+
+def test_ten_flipped_bytes_in_the_repository(server: Server) -> None:
+    """Found, each file named, and the backup that was not hit restores; so does everything once they are as before."""
+    old, new = labels(server)
+    # What the newer backup needs is spared: the changes since it began.
+    since = f"{REPOSITORY}/backup/main/{old}/backup.manifest"
+    needed = server.out(f"find {REPOSITORY}/archive/main -newer {since} -name '*.zst' -printf '%f\\n'").split()
+    places = f"backup/main/{old} archive/main/*/0*"
+    found = server.out(f"cd {REPOSITORY}; find {places} -type f ! -name '*.backup' -printf '%s %p\\n'").splitlines()
+    sizes = {path: int(size) for size, path in (line.split() for line in sorted(found)) if Path(path).name not in needed}
+    dice = random.Random(SEED)
+    # And of each list that is there twice, one: that alone harms nothing, and would be noticed when the other is gone as well.
+    hit = [*dice.choices(list(sizes), list(sizes.values()), k=PLACES - 3), "archive/main/archive.info"]
+    hit += [f"backup/main/{old}/backup.manifest", "backup/main/backup.info.copy"]
+    assert whole(server), "control: nothing is wrong yet"
+    server.out(f"cp -a {REPOSITORY} /root/before")
+    server.out(f"python3 -I -c {shlex.quote(FLIP)}", "".join(f"{dice.random()} {REPOSITORY}/{path}\n" for path in hit))
+    done = server.run(f"{AT_ONCE} cd /; {POSTGRES} /usr/local/lib/cabinet/pgbackrest-verify")
+    named = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and [path for path in hit if path.removesuffix(".copy").split("main/", 1)[1] not in named] == [], done
+    assert restores(server, new)
+    server.out(f"rm -r {REPOSITORY}; mv /root/before {REPOSITORY}")
+    assert whole(server)
+
+
+def test_ten_flipped_bytes_in_a_copy_by_restic(tmp_path: Path) -> None:
+    """Found, each file named, and the snapshot that was not hit restores."""
+    engine = Restic(str(tmp_path / "copy"), {"RESTIC_PASSWORD": "secret"}, tmp_path / "cache", str(programs(tmp_path) / "restic"))
+    engine.prepare()
+    dice, kept = random.Random(SEED), {}
+    for number in range(2):
+        data = tmp_path / f"data{number}"
+        data.mkdir()
+        before = set((tmp_path / "copy").rglob("*"))
+        for name in range(3):
+            (data / f"{name}").write_bytes(dice.randbytes(6 << 20))
+        kept[number] = engine.back_up([data])
+        files = sorted(path for path in set((tmp_path / "copy").rglob("*")) - before if path.is_file() and path.parent.name != "index")
+        if number == 0:
+            first = files
+    engine.verify()
+    hit = [dice.choice(first) for _ in range(PLACES)]
+    for path in hit:
+        content = bytearray(path.read_bytes())
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        path.chmod(0o600)
+        path.write_bytes(content)
+    with pytest.raises(Trouble) as said:
+        engine.verify()
+    assert [path.name for path in hit if path.name[:8] not in str(said.value)] == [], said.value
+    engine.restore(kept[1], tmp_path / "back")
+    back = tmp_path / "back" / data.relative_to("/")
+    assert [file.name for file in data.iterdir() if (back / file.name).read_bytes() != file.read_bytes()] == []
+
+
+def test_two_backups_at_once(server: Server) -> None:
+    """One is made, and the other says that one is going on; by the timers it waits, because both hold the same lock."""
+    before = labels(server)
+    one = f"({PGBACKREST} --type=full backup 2>&1; echo $?)"
+    said = server.out(f"{one} & {one}; wait")
+    assert said.count("another pgBackRest process running") == 1 and {"0", "50"} <= set(said.splitlines()), said
+    assert len(labels(server)) == len(before) + 1
+    held = f"(cd /; {POSTGRES} flock /var/lib/cabinet/pgbackrest pgbackrest --stanza=main --type=diff backup; echo $?)"
+    server.out("chown postgres /var/lib/cabinet/pgbackrest")
+    assert server.out(f"{held} & {held}; wait").split() == ["0", "0"]
+    assert len(labels(server)) == len(before) + 3
+
+
+def test_the_wrong_key(server: Server) -> None:
+    """Nothing is written by it, nothing is read, and the watch says so; with the right one all goes on."""
+    before, key = labels(server), "/etc/pgbackrest/conf.d/key.conf"
+    server.out(f"cp -p {key} /root/key; sed -i 's/a-key/another-key/' {key}")
+    done = server.practice("backup")
+    assert done.returncode == 1 and "journalctl" in done.stdout, done
+    assert "cannot be read" in watched(server)["backup"]
+    assert server.practice("drill", "--query", VISITS).returncode == 1
+    server.out(f"mv /root/key {key}")
+    assert labels(server) == before and restores(server, before[-1])
+
+
+def test_the_clock_was_ahead(server: Server) -> None:
+    """A backup from the future does not pass for a young one, and whoever goes back gets everything by way of an older one."""
+    server.out(f"cp -a {REPOSITORY}/backup/main /root/catalogue")
+    server.out("python3 -I -", (FORGE + AGED_REPOSITORY).replace("{days}", "-400").replace("{first}", "-1"))
+    assert "has not come yet" in watched(server)["backup"]
+    assert server.said("drill", "--query", VISITS)["rows"] == ["20000"]
+    server.out(f"rm -r {REPOSITORY}/backup/main; mv /root/catalogue {REPOSITORY}/backup/main")
+    assert "backup" not in watched(server), "control: it complains about a right one"
+
+
+def test_the_power_goes_during_a_backup(server: Server) -> None:
+    """Half of one is no backup, what was there is there, and the next one is whole."""
+    before = labels(server)
+    begun = f"{REPOSITORY}/backup/main/*/bundle"
+    server.out(
+        f"ls -d {begun} >/root/begun; {PGBACKREST} --type=full backup >/dev/null 2>&1 &\n"
+        f"until ls -d {begun} | cmp -s - /root/begun; [ $? = 1 ]; do sleep 0.02; done; pkill -9 pgbackrest; wait"
+    )
+    assert labels(server) == before and len(server.out(f"ls -d {begun}").split()) > len(before), "control: it was cut in the middle"
+    server.out("systemctl start practice-backup@full.service")
+    after = labels(server)
+    assert after[:-1] == before and whole(server)
+
+
+def test_the_backup_disk_is_full(server: Server) -> None:
+    """The backup fails, and it is said why; the practice goes on; once there is room, the changes follow and the next one is whole."""
+    before = labels(server)
+    server.out("mount -o remount,size=$(($(du -sk /backup | cut -f 1) + 1024))k /backup")
+    done = server.run(f"{AT_ONCE} /usr/local/bin/practice backup --full")
+    assert done.returncode == 1 and "The disk of /backup is" in done.stdout, done.stdout + done.stderr
+    server.sql("CREATE TABLE meanwhile AS SELECT sha512(id::text::bytea) FROM generate_series(1, 50000) AS id")
+    server.out("mount -o remount,size=4g /backup")
+    server.moment()
+    assert labels(server) == before
+    server.out("systemctl start practice-backup@full.service")
+    after = labels(server)
+    assert after[:-1] == before and whole(server)
+    assert server.practice("backup", "--check").returncode == 0, "of what was entered meanwhile something is missing"
