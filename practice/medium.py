@@ -265,6 +265,15 @@ def opened(path: str) -> Iterator[None]:
     run("cryptsetup", "close", MAPPING)
 
 
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[Restic]:
+    """What the medium keeps, from which somebody restores. Raises Trouble."""
+    with only_one():
+        tidy()
+        with opened(path), mounted("ro"):
+            yield engine()
+
+
 def repair() -> None:
     """Let the file system's journal be carried out, and what it can put right by itself. Raises Trouble (e2fsck(8): 4 and more)."""
     done = subprocess.run(["e2fsck", "-p", str(MAPPER)], capture_output=True, text=True, check=False, timeout=86400)

@@ -36,6 +36,7 @@ head -c 48 /dev/urandom | base64 -w 0 >/var/lib/cabinet/secrets/backup-passphras
 echo '{"days": ["monday"], "never": ["data0", "backup0"]}' >/etc/cabinet/media.json
 echo A >/backup/pgbackrest/backup/main/backup.info
 echo 1 >/backup/pgbackrest/archive/main/1
+mkdir -p /data/srv; mount --bind /data/srv /srv
 echo Nadia >/srv/letter
 """
 CRYPTSETUP = r"""#!/bin/sh
@@ -173,7 +174,14 @@ def test_a_medium_is_made_written_and_read_back(server: Server) -> None:
     assert sorted(kinds) == sorted(["database", "system", *(2 * ["changes", "documents", "configuration"])])
     documents = [snapshot["id"] for snapshot in snapshots if snapshot["tags"] == ["documents"]]
     assert [server.restic(name, f"dump {one} /srv/letter").strip() for one in documents] == ["Nadia", "Nadia, again"]
+    listed = server.done(f"{PRACTICE} restore --document letter --list")
+    assert listed.count("the medium of monday:  practice restore --document /srv/letter --snapshot") == 2, listed
+    server.done(f"rm /srv/letter; {PRACTICE} restore --document letter; {PRACTICE} restore --document letter --snapshot {documents[0]}")
+    assert server.done("cd /srv; cat letter.from-* && rm letter.from-*; ls /srv; ls /data") == "Nadia\nNadia, again\nsrv"
+    assert server.closed()
     server.pull(name)
+    without = server.run(f"rm /dev/disk/by-uuid/{uuid}; {PRACTICE} restore --document letter")
+    assert without.returncode == 1 and "no medium is plugged in" in without.stdout, without
 
 
 def test_what_must_not_become_a_medium_does_not(server: Server) -> None:

@@ -193,6 +193,53 @@ def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str) -> Non
                 f"cat {LOGIN} >/run/credentials/login; chown -R {ACCOUNT} /run/credentials"
             )
             new.out(SEND)
+            documents_come_back_one_by_one(new)
+        away = new.practice("restore", "--document", "letters/nadia")
+        assert away.returncode == 1 and "does not answer" in away.stdout, away
+
+
+def documents_come_back_one_by_one(new: Server) -> None:
+    """Each version, also from before the server was lost; beside the present one, for whom it belonged to; nothing else changes."""
+    odd = "/srv/letters/\u00e9 [1]*.txt"
+    new.out(f"printf wrong >/srv/letters/nadia; rm /srv/image; touch '/srv/letters/\u00e9 1.txt'; printf odd >'{odd}'; {SEND}")
+    before = new.out("find /srv | sort")
+
+    def back(name: str, *words: str) -> str:
+        done = new.practice("restore", "--document", name, *words)
+        assert done.returncode == 0, done
+        return done.stdout
+
+    def refused(name: str, *words: str) -> str:
+        done = new.practice("restore", "--document", name, *words)
+        assert done.returncode == 1 and not done.stderr, done
+        return done.stdout
+
+    versions = json.loads(back("letters/nadia", "--list", "--json"))["versions"]
+    assert [one["bytes"] for one in versions] == [5, 11, 11], versions
+    assert back("/srv/letters/nadia", "--list").count(f"outside, {MONTH}:  practice restore --document /srv/letters/nadia --snapshot ") == 3
+    back("/srv/letters/nadia", "--snapshot", versions[-1]["id"][:8])
+    assert new.out("stat -c '%U %G %a %u' /srv/letters/nadia.from-*; cat /srv/letters/nadia.from-* /srv/letters/nadia") == (
+        "amina amina 640 1700\ndear doctorwrong"
+    )
+    assert "is there already" in refused("letters/nadia", "--snapshot", versions[-1]["id"])
+    new.out("rm /srv/letters/nadia.from-*")
+    assert "account gone" in back("/srv/image", "--at", time.strftime("%Y-%m-%d %H:%M:%S+00:00", time.gmtime(versions[-1]["at"] + 1)))
+    assert new.out("stat -c '%U %G %a' /srv/image.from-*; cat /srv/image.from-*; rm /srv/image.from-*") == "root postgres 4664\nscan"
+    back(odd)
+    assert new.out("cd /srv/letters; for file in *.from-*; do cat \"$file\"; rm \"$file\"; done") == "odd"
+    back("letters")
+    assert new.out("cd /srv/letters.from-*; stat -c '%U %a' .; cat nadia; ls | wc -l; rm -r /srv/letters.from-*") == "amina 750\nwrong3"
+    for name, said in (
+        ("/etc/passwd", "is no document"), ("/srv/../etc/passwd", "is no document"), ("/srv", "is no document"), ("", "is no document"),
+        ("letters/never", "no copy that can be reached holds /srv/letters/never"), ("nowhere/nadia", "/srv/nowhere is not there"),
+    ):  # fmt: skip
+        assert said in refused(name), name
+    assert "the oldest copy" in refused("letters/nadia", "--at", "2020-01-01")
+    assert "0 copies" in refused("letters/nadia", "--snapshot", "ffffffff")
+    new.out("mv /srv/letters /srv/moved; ln -s /etc /srv/letters")
+    assert "is no folder" in refused("letters/nadia")
+    new.out("rm /srv/letters; mv /srv/moved /srv/letters; ! ls /etc/nadia* 2>/dev/null")
+    assert new.out("find /srv | sort; ls /data") == f"{before}\nsrv", "something else was touched, or left"
 
 
 def test_another_kit_is_named(vault: Vault, kit: str) -> None:
