@@ -27,8 +27,9 @@ from practice.server import Trouble
 
 # Both on the encrypted volume, and seen from there, so that what was fetched comes to its place in one step: root's alone until then.
 SCRATCH, PLACE = Path("/data/document"), Path("/data/srv")
-# So many snapshots are looked through at once: what restic says of a folder has a line for each file in each of them.
-AT_ONCE = 100
+# What restic says of a folder has an entry for each file in each snapshot: so many of them fit into memory. How many files there are is
+# not known before the first is found; until then, few snapshots are looked through at once.
+ENTRIES, FEW, MANY = 200_000, 30, 1000
 LONGEST_NAME = 255
 ID = 8
 
@@ -158,11 +159,14 @@ def opened(source: Source) -> Iterator[Restic]:
 def held(engine: Restic, source: Source, path: Path) -> Iterator[Copy]:
     """Each copy of the document that lies in a repository. Raises Trouble."""
     made = {one.id: one.at for one in engine.snapshots() if "documents" in one.tags}
-    ids = list(made)
-    for start in range(0, len(ids), AT_ONCE):
-        for id, entries in engine.found(path, ids[start : start + AT_ONCE]).items():
+    left, most = list(made), 0
+    while left:
+        number = max(1, min(MANY, ENTRIES // most)) if most else FEW
+        for id, entries in engine.found(path, left[-number:]).items():
+            most = max(most, len(entries))
             files = [entry for entry in entries if entry["type"] != "dir"]
             yield Copy(made[id], id, source, len(files), sum(entry.get("size", 0) for entry in files), mark(entries))
+        del left[-number:]
 
 
 def mark(entries: list[dict[str, Any]]) -> str:
