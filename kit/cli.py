@@ -191,10 +191,12 @@ def deployed(name: str, agree: Callable[[list[str]], bool] = lambda _: True) -> 
 
 @cli.command()
 @click.argument("name")
-@click.option("--from", "source", type=click.Choice(["offsite"]), required=True, help="where the copy is kept")
+@click.option("--from", "source", type=click.Choice(["offsite", "media"]), required=True, help="where the copy is kept")
 @click.option("--yes", is_flag=True, help="do not ask before the first change")
 def restore(name: str, source: str, yes: bool) -> None:
-    """Make a new machine the server of NAME again, from the copy outside and the recovery kit. Broken off, it goes on when repeated.
+    """Make a new machine the server of NAME again, from a copy and the recovery kit. Broken off, it goes on when repeated.
+
+    offsite: the copy outside; media: the newest of the media that are plugged in.
 
     The kit's lines are asked for; from a pipe, all that its large code says.
     """
@@ -202,21 +204,21 @@ def restore(name: str, source: str, yes: bool) -> None:
 
     clinic = clinic_named(name)
     connection = Connection(name, clinic)
-    if restoring.possible(name, clinic, connection) and not yes and sys.stdin.isatty():
+    if restoring.possible(name, clinic, connection, source) and not yes and sys.stdin.isatty():
         host, port = connection.address
         click.confirm(f"The machine at {host} port {port} becomes the server of {clinic.practice}, from {source}. Go on?", abort=True)
     kit = restoring.typed()
     with step("prepare the machine and its volume"):
         restoring.prepared(name, restoring.BEFORE)
-    restoring.keys_put_back(connection, kit)
+    restoring.keys_put_back(connection, kit, outside=clinic.offsite is not None)
     with step("prepare the way to the copy"):
         restoring.prepared(name, restoring.AFTER)
-    with step(f"bring back what lies {source}"):
-        ended = restoring.rebuilt(connection)
+    with step(f"bring back the copy ({source})"):
+        ended = restoring.rebuilt(connection, source)
     if not ended:
         deployed(name)
         with step("give the documents back, and begin to back up"):
-            if not restoring.rebuilt(connection):
+            if not restoring.rebuilt(connection, source):
                 raise click.ClickException(f"{name}: the database does not answer after the deploy: sudo practice status")
     click.echo(f"Now a new recovery kit: the volume has another key. Then ./cabinet prove {name}")
 

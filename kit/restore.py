@@ -1,4 +1,4 @@
-"""`./cabinet restore NAME --from offsite`: a new machine becomes the practice's server again, from the copy outside and the recovery kit.
+"""`./cabinet restore NAME --from offsite|media`: a new machine becomes the practice's server again, from a copy and the recovery kit.
 
 What is done is not done again, so whatever went wrong: mend its cause, and repeat.
 """
@@ -25,9 +25,9 @@ AFTER = (("offsite", "reachable"), ("backup", "ready"))
 PUT_BACK = "practice recovery-kit --put-back"
 
 
-def possible(name: str, clinic: Clinic, connection: Connection) -> bool:
+def possible(name: str, clinic: Clinic, connection: Connection, source: str) -> bool:
     """Whether nothing was begun yet. Raises ClickException where this would not be a new server, or there is no copy."""
-    if clinic.offsite is None:
+    if source == "offsite" and clinic.offsite is None:
         raise click.ClickException(f"clinics/{name}.yaml has no section offsite: there is no copy to restore from")
     connection.login()
     begun, deployed = asked(connection, f"test -e {REBUILD}"), asked(connection, "test -e /etc/cabinet/revision")
@@ -50,12 +50,12 @@ def typed() -> bytes | None:
     return None if sys.stdin.isatty() else sys.stdin.buffer.read()
 
 
-def keys_put_back(connection: Connection, kit: bytes | None) -> None:
+def keys_put_back(connection: Connection, kit: bytes | None, outside: bool = True) -> None:
     """What the recovery kit says goes from this terminal, or from a pipe, to the server's memory: no file and no command line holds it.
 
-    Raises ClickException when it was not believed.
+    A practice that sends nothing `outside` has one key less. Raises ClickException when the kit was not believed.
     """
-    if asked(connection, f"test -s {PASSPHRASE} && test -s {PASSWORD}"):
+    if asked(connection, " && ".join(f"test -s {path}" for path in ((PASSPHRASE, PASSWORD) if outside else (PASSPHRASE,)))):
         click.echo("The keys are in place already.")
         return
     if kit is None:
@@ -67,10 +67,10 @@ def keys_put_back(connection: Connection, kit: bytes | None) -> None:
         raise click.ClickException(f"{connection.name}: the keys are not in place; nothing was restored")
 
 
-def rebuilt(connection: Connection) -> bool:
+def rebuilt(connection: Connection, source: str = "offsite") -> bool:
     """All that the server can do now; whether that was all. Raises ClickException when it could not."""
     connection.login()
-    code = subprocess.run(told(connection, "practice rebuild --from offsite"), stdin=subprocess.DEVNULL, check=False).returncode
+    code = subprocess.run(told(connection, f"practice rebuild --from {source}"), stdin=subprocess.DEVNULL, check=False).returncode
     if code not in (0, DEPLOY_NOW):
         raise click.ClickException(f"{connection.name}: not restored; the reason stands above. Mend it, and repeat: it goes on from there")
     return code == 0

@@ -92,7 +92,7 @@ def names(month: str) -> list[str]:
 def whole() -> None:
     """Raises Trouble on a server that is not yet what the copy outside makes of it."""
     if REBUILD.exists():
-        raise Trouble("this server is being rebuilt from the copy outside; nothing is sent before that has ended: practice rebuild")
+        raise Trouble("this server is being rebuilt from a copy; nothing is sent before that has ended: practice rebuild")
 
 
 def anew(now: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from practice.server import Trouble
 
@@ -106,9 +106,16 @@ class Restic:
         lines = self._ask("ls", "--json", "--no-lock", snapshot).splitlines()
         return [entry["path"] for entry in map(json.loads, lines) if "path" in entry]
 
-    def restore(self, snapshot: str, into: Path) -> None:
-        """Write what was kept below `into`. Without a lock: where the quota is used up, none could be made."""
-        self._ask("restore", snapshot, f"--target={into}", "--no-lock", "--verify", timeout=86400)
+    def found(self, path: Path, snapshots: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """What lies at `path` and below it, as restic describes each file; by snapshot, without those that have nothing there."""
+        chosen = (f"--snapshot={snapshot}" for snapshot in snapshots)
+        said = json.loads(self._ask("find", "--json", "--no-lock", *chosen, "--", pattern(path), timeout=3600))
+        return {one["snapshot"]: one["matches"] for one in said}
+
+    def restore(self, snapshot: str, into: Path, only: Path | None = None) -> None:
+        """Write what was kept, or `only` that path, below `into`. Without a lock: where the quota is used up, none could be made."""
+        what = [f"--include={pattern(only)}"] if only else []
+        self._ask("restore", snapshot, f"--target={into}", "--no-lock", "--verify", *what, timeout=86400)
 
     def verify(self, part: str = "1/1") -> None:
         """Read what is kept, or one of so many parts of it, and compare checksums; what belongs together is looked at in any case."""
@@ -162,6 +169,11 @@ class Restic:
             return done.stdout
         kinds: dict[int, type[Trouble]] = {NO_REPOSITORY: Missing, INCOMPLETE: Incomplete, WRONG_PASSWORD: WrongPassword}
         raise kinds.get(done.returncode, Trouble)(f"restic {words[0]}: {last_words(done.stderr or done.stdout, done.returncode)}")
+
+
+def pattern(path: Path) -> str:
+    """A path for restic, in which no letter stands for another."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", str(path))
 
 
 def last_words(said: str, code: int) -> str:

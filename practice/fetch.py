@@ -12,7 +12,7 @@ from typing import Any
 import practice
 from practice import courier
 from practice.engine import Missing, Restic, Snapshot, WrongPassword
-from practice.offsite import KINDS
+from practice.offsite import KINDS, kept
 from practice.server import Trouble, run
 
 ACCOUNT = "cabinet-offsite"
@@ -109,8 +109,10 @@ def fetched(work: dict[str, Any], kind: str, into: Path) -> None:
 
 def opened(name: str) -> Restic:
     """The repository of this name. Raises Trouble."""
+    state = kept()
+    hint = state.get("hint", "") if state.get("generation") == name else ""
     try:
-        return courier.repository(name, PASSWORD.read_text(), LOGIN.read_text(), "", *RESTIC)
+        return courier.repository(name, PASSWORD.read_text(), LOGIN.read_text(), hint, *RESTIC)
     except FileNotFoundError as missing:
         raise Trouble(
             f"{missing.filename} is not there: put the keys back from the recovery kit: practice recovery-kit --put-back"

@@ -17,7 +17,7 @@ from practice.server import Trouble
 
 JOURNAL = Path("/var/lib/cabinet/restore.json")
 
-UNFINISHED = "This server is not rebuilt to its end, and nothing is sent outside. Go on: sudo practice rebuild --from offsite"
+UNFINISHED = "This server is not rebuilt to its end, and nothing is sent outside. Go on: sudo practice rebuild --from {}"
 
 Work = dict[str, Any]
 
@@ -67,7 +67,7 @@ def look() -> dict[str, str]:
     """A sentence when a restore was interrupted; one that is going on is none."""
     work = begun()
     if work is None:
-        return {"restore": UNFINISHED} if REBUILD.exists() else {}
+        return {"restore": UNFINISHED.format(notes.read(REBUILD).get("source", "offsite"))} if REBUILD.exists() else {}
     try:
         with alone():
             return {"restore": f"A restore was interrupted ({describe(work)}). Go on or go back: sudo practice restore"}

@@ -39,6 +39,8 @@ FORMATTING = (
     *("--batch-mode", "--type", "luks2", "--subsystem", "cabinet-forming", "--cipher", "aes-xts-plain64", "--key-size", "512"),
     *("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"),
 )
+# restic, as whoever restores calls it: it ends with them, so that the next run is alone, and can close what this one left open.
+ENDING = ("setpriv", "--pdeathsig=KILL", "restic")
 # A medium with less room than this part of it forgets what is older than that.
 SCARCE, KEEP_DAYS = 0.25, 30
 # A repository up to this size is read whole each time; of a larger one what is new, and a quarter of the rest, another one each week.
@@ -230,7 +232,12 @@ def read_back(new: set[Path]) -> None:
 
 def engine() -> Restic:
     """The repository on the medium that is open."""
-    return Restic(str(REPOSITORY), {"RESTIC_PASSWORD": PASSWORD.read_text().strip()}, CACHE)
+    return Restic(str(REPOSITORY), secret(), CACHE)
+
+
+def secret() -> dict[str, str]:
+    """What opens a repository on a medium."""
+    return {"RESTIC_PASSWORD": PASSWORD.read_text().strip()}
 
 
 # ---- open, and closed again -----------------------------------------------------------------------------------------
@@ -263,6 +270,15 @@ def opened(path: str) -> Iterator[None]:
             run(*LET_GO)
         raise
     run("cryptsetup", "close", MAPPING)
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[Restic]:
+    """What the medium keeps, from which somebody restores. Raises Trouble."""
+    with only_one():
+        tidy()
+        with opened(path), mounted("ro"):
+            yield Restic(str(REPOSITORY), secret(), CACHE, *ENDING)
 
 
 def repair() -> None:

@@ -1,6 +1,6 @@
-"""A new server from nothing: what the copy outside holds comes back, and nothing that lies here already is written over.
+"""A new server from nothing: what the copy outside holds, or a medium, comes back, and nothing that lies here already is written over.
 
-`./cabinet restore NAME --from offsite` calls it, before the deploy and after it. Interrupted anywhere, it goes on when it is called again.
+`./cabinet restore NAME --from offsite|media` calls it, before the deploy and after it. Interrupted anywhere, it goes on when called again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from practice import courier, fetch, journal, notes, owners, whole
+from practice import courier, fetch, fetch_media, journal, notes, owners, whole
 from practice.health import clock
 from practice.offsite import CONFIG, REBUILD
 from practice.server import CLUSTER, VOLUME, Trouble, is_root, run, sql
@@ -36,12 +36,13 @@ DOCUMENTS = Path("/data/srv")
 BORN = ("etc/cabinet/totp", "etc/cabinet/vpn/private.key", "var/lib/cabinet/secrets", "var/lib/cabinet/tls", "var/lib/cabinet/media.json")
 OWN = Path("/var/lib/cabinet/secrets/recovery-key")
 Work = dict[str, Any]
+SOURCES: dict[str, Any] = {"offsite": fetch, "media": fetch_media}
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice rebuild --from offsite`."""
-    parser = commands.add_parser("rebuild", help="make this new server the lost one, from the copy outside", description=__doc__)
-    parser.add_argument("--from", choices=["offsite"], required=True, dest="source", help="where the copy is kept")
+    """`practice rebuild --from offsite|media`."""
+    parser = commands.add_parser("rebuild", help="make this new server the lost one, from a copy", description=__doc__)
+    parser.add_argument("--from", choices=list(SOURCES), required=True, dest="source", help="where the copy is kept")
     return parser
 
 
@@ -52,20 +53,22 @@ def main(arguments: argparse.Namespace) -> int:
         return 2
     try:
         with journal.alone():
-            return rebuilt(notes.read(REBUILD))
+            return rebuilt(notes.read(REBUILD), arguments.source)
     except Trouble as trouble:
         print(f"practice rebuild: {trouble}", file=sys.stderr)
         return 1
 
 
-def rebuilt(work: Work) -> int:
+def rebuilt(work: Work, source: str) -> int:
     """All that can be done now, from where it stopped. Raises Trouble."""
-    ready()
+    if work and work.get("source", "offsite") != source:
+        raise Trouble(f"this server is being rebuilt already, not from {source}: practice rebuild --from {work.get('source', 'offsite')}")
+    ready(source)
     if not work:
         vacant()
-        work = fetch.newest() | {"step": "backups", "id": time.strftime("%Y%m%d_%H%M%S")}
+        work = SOURCES[source].newest() | {"source": source, "step": "backups", "id": time.strftime("%Y%m%d_%H%M%S")}
         at(work, "backups")
-    say(f"from the repository {work['generation']}, as it was sent up to {clock(work['at'])}")
+    say(f"from the repository {work['generation']}, as it was written up to {clock(work['at'])}")
     while (step := work["step"]) in STEPS:
         carry_out, following = STEPS[step]
         carry_out(work)
@@ -94,9 +97,9 @@ def say(what: str) -> None:
 # ---- whether there is room for another server -----------------------------------------------------------------------
 
 
-def ready() -> None:
+def ready(source: str) -> None:
     """Raises Trouble where the place for all that, or the way to it, is not there yet."""
-    if not CONFIG.exists():
+    if source == "offsite" and not CONFIG.exists():
         raise Trouble("nothing says where the copy outside is: the clinic file has no section offsite, or the roles were not run")
     if not os.path.ismount(DISK):
         raise Trouble(f"the backup disk is not mounted at {DISK}")
@@ -137,12 +140,17 @@ def deployed() -> bool:
 # ---- the steps, each of which can be done again -----------------------------------------------------------------------
 
 
+def fetching(work: Work) -> Any:
+    """What fetches."""
+    return SOURCES[work.get("source", "offsite")]
+
+
 def backups(work: Work) -> None:
     """pgBackRest's repository comes to its disk, and is one when all of it is there. Raises Trouble."""
     if not (courier.REPOSITORY / FETCHED).exists():
         say("the backups and the changes are fetched")
         for kind in ("database", "changes"):
-            fetch.fetched(work, kind, BACKUPS)
+            fetching(work).fetched(work, kind, BACKUPS)
         there = BACKUPS / courier.REPOSITORY.relative_to("/")
         run("chown", "-R", "postgres:postgres", str(there), timeout=3600)
         (there / FETCHED).touch()
@@ -157,7 +165,7 @@ def files(work: Work) -> None:
     """Configuration and documents come to the encrypted volume; where they belong, nobody sees them yet. Raises Trouble."""
     say("configuration and documents are fetched")
     for kind in ("configuration", "documents"):
-        fetch.fetched(work, kind, SCRATCH)
+        fetching(work).fetched(work, kind, SCRATCH)
     owners.marked(SCRATCH)
     run("sync", "--file-system", str(SCRATCH), timeout=3600)
 
@@ -249,8 +257,8 @@ def moment(work: Work) -> str:
     """Which moment was reached, and how much may be missing."""
     reached = f"the last change in it was committed at {work['reached']}" if work.get("reached") else "nothing was entered after its backup"
     return (
-        f"The database is as it was sent at {clock(work['at'])}: {reached}. "
-        "What was entered after that, or up to 60 seconds before it was sent, is missing."
+        f"The database is as it was copied at {clock(work['at'])}: {reached}. "
+        "What was entered after that, or up to 60 seconds before it, is missing."
     )
 
 

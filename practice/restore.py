@@ -1,4 +1,4 @@
-"""Go back: everything, one database, or one table, to a moment or to a backup. Without options: what can be gone back to.
+"""Go back: everything, one database, one table, or one document, to a moment or to a backup. Without options: what can be gone back to.
 
 What is replaced is kept beside it, and can be returned to. A restore that was interrupted is gone on with, or taken back.
 """
@@ -20,18 +20,22 @@ WORD = "restore"
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice restore [--to TIME | --backup LABEL] [--database NAME | --table D.S.T]`, or one of the other words."""
+    """`practice restore [--to TIME | --backup LABEL] [--database NAME | --table D.S.T | --document PATH]`, or one of the other words."""
     parser = commands.add_parser("restore", help="go back to a moment, or return from there", description=__doc__)
     goal = parser.add_mutually_exclusive_group()
-    goal.add_argument("--to", metavar="TIME", help='a moment, such as "2026-11-22 14:05:00"; in the practice\'s time zone')
+    goal.add_argument("--to", "--at", metavar="TIME", help='a moment, such as "2026-11-22 14:05:00"; in the practice\'s time zone')
     goal.add_argument("--backup", metavar="LABEL", help="exactly what a backup holds")
     goal.add_argument("--back", metavar="KEPT", nargs="?", const="", help="return to what was there before; without a name, to the newest")
     goal.add_argument("--resume", action="store_true", help="go on with the restore that was interrupted")
     goal.add_argument("--cancel", action="store_true", help="take back the restore that was interrupted")
     goal.add_argument("--discard", metavar="KEPT", help="remove, for ever, what an earlier restore has kept")
+    goal.add_argument("--snapshot", metavar="ID", help="with --document: as --list calls it")
+    goal.add_argument("--list", action="store_true", help="with --document: which versions of it there are")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--database", metavar="NAME", help="this database alone")
     what.add_argument("--table", metavar="DATABASE.SCHEMA.TABLE", help="this table alone, into a schema of its own; replaces nothing")
+    beside = "this file or folder alone, from the copy outside or a medium that is plugged in, beside the present one; replaces nothing"
+    what.add_argument("--document", metavar="PATH", help=beside)
     parser.add_argument("--yes", action="store_true", help="do not ask; for programs")
     parser.add_argument("--json", action="store_true", help="for programs; with the list")
     return parser
@@ -43,6 +47,10 @@ def main(arguments: argparse.Namespace) -> int:
         print("practice restore: only root may do this; use sudo")
         return 2
     try:
+        if arguments.document is not None:
+            return one_document(arguments)
+        if arguments.list or arguments.snapshot is not None:
+            raise Trouble("of which document? Say --document PATH")
         if not any((arguments.to, arguments.backup, arguments.back is not None, arguments.resume, arguments.cancel, arguments.discard)):
             if arguments.database or arguments.table:
                 raise Trouble("to which moment? Say --to TIME or --backup LABEL")
@@ -53,6 +61,23 @@ def main(arguments: argparse.Namespace) -> int:
     except Trouble as trouble:
         print(f"practice restore: {trouble}")
         return 1
+    return 0
+
+
+def one_document(arguments: argparse.Namespace) -> int:
+    """Exit code 0: it lies beside the present one, or its versions are listed. Raises Trouble."""
+    from practice import document  # noqa: PLC0415 -- nothing else here needs what talks to the copies
+
+    if any((arguments.backup, arguments.back is not None, arguments.resume, arguments.cancel, arguments.discard)):
+        raise Trouble("of a document say --at TIME, --snapshot ID, --list, or nothing: then its newest copy comes back")
+    if arguments.list:
+        print(document.show(arguments.document, arguments.json))
+        return 0
+    at = parsed(arguments.to).timestamp() if arguments.to else None
+    if at is not None and at > time.time():
+        raise Trouble(f"{arguments.to} has not come yet")
+    with journal.alone():
+        print(document.restored(arguments.document, at, arguments.snapshot))
     return 0
 
 

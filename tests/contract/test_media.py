@@ -1,103 +1,40 @@
 """External media against Debian 13's own cryptsetup, ext4 and restic: made ours, written, read back, pulled out in the middle, finished.
 
-Not every kernel that runs this has a device mapper. So `cryptsetup open` asks the real one whether the password opens the medium, and
-then shows what lies behind its header by a second loop device, unencrypted; all else is as on a server.
+How a medium comes there without one: tests/sticks.py.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from kit.paths import ROOT
 from kit.place import Place
+from tests.sticks import KEY, MIB, STICKS, Sticks
 
-MIB = 1 << 20
-KEY = "/var/lib/cabinet/secrets/backup-passphrase"
-# Loop devices are the whole machine's: these are ours.
-STICKS = f"/run/sticks-{os.getpid()}"
-# Devices of our own: what happens here, the machine's /dev never sees. lsblk asks udev's notes for a serial number.
 PREPARE = r"""set -eu
-mount -t sysfs sys /sys && umount --lazy /dev && mount -t tmpfs -o dev dev /dev && mkdir -p /dev/mapper /dev/disk/by-uuid /run/udev/data
-for node in null:3 zero:5 full:7 random:8 urandom:9; do mknod -m 666 /dev/${node%:*} c 1 ${node#*:}; done
-mknod /dev/loop-control c 10 237
-number=0; while [ $number -lt 32 ]; do mknod /dev/loop$number b 7 $number; number=$((number + 1)); done
 mkdir -p /run/cabinet /etc/cabinet /var/lib/cabinet/secrets /srv /backup/pgbackrest/backup/main /backup/pgbackrest/archive/main
 head -c 48 /dev/urandom | base64 -w 0 >/var/lib/cabinet/secrets/backup-passphrase
 echo '{"days": ["monday"], "never": ["data0", "backup0"]}' >/etc/cabinet/media.json
 echo A >/backup/pgbackrest/backup/main/backup.info
 echo 1 >/backup/pgbackrest/archive/main/1
+mkdir -p /data/srv; mount --bind /data/srv /srv
 echo Nadia >/srv/letter
-"""
-CRYPTSETUP = r"""#!/bin/sh
-set -eu
-case $1 in
-open)
-    eval "name=\${$#}" "device=\${$(($# - 1))}"
-    /usr/sbin/cryptsetup open --test-passphrase --key-file /var/lib/cabinet/secrets/backup-passphrase "$device"
-    offset=$(/usr/sbin/cryptsetup luksDump "$device" | awk '$1 == "offset:" { print $2; exit }')
-    ln -s "$(losetup --find --show --offset "$offset" "$device")" /dev/mapper/$name ;;
-close)
-    eval "name=\${$#}"
-    losetup --detach "$(readlink /dev/mapper/$name)"
-    rm /dev/mapper/$name ;;
-*) exec /usr/sbin/cryptsetup "$@" ;;
-esac
-"""
-DMSETUP = """#!/bin/sh
-shift; exec cryptsetup close "$@"
-"""
-# Here a loop device is a disk.
-LSBLK = r"""#!/bin/sh
-/usr/bin/lsblk "$@" | sed 's/ loop\( \|$\)/ disk\1/; s/"loop"/"disk"/'
 """
 # What a device that is gone does to its file system: nothing is written any more, not even the journal (EXT4_IOC_SHUTDOWN, 2: NOLOGFLUSH).
 GONE = "import fcntl, os; fcntl.ioctl(os.open('/run/cabinet/media', os.O_RDONLY), 0x8004587D, (2).to_bytes(4, 'little'))"
 PRACTICE = "/usr/local/bin/practice"
 
 
-@dataclass
-class Server:
+class Server(Sticks):
     """A practice's server, as far as media go."""
-
-    place: Place
-
-    def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        """What a line of shell does there."""
-        words = self.place.inside(f"export PATH=/opt/instead:$PATH\n{command}")
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-
-    def done(self, command: str) -> str:
-        """What it prints, when it must succeed."""
-        done = self.run(command)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
-
-    def medium(self, serial: str, size: int = 256 * MIB, carries: str = "") -> str:
-        """A blank one is plugged in, or one that `carries` something; what the kernel calls it."""
-        self.done(f"mkdir -p {STICKS}; truncate -s {size} {STICKS}/{serial}; {carries.format(disk=f'{STICKS}/{serial}')}")
-        return self.plug(serial)
-
-    def plug(self, serial: str) -> str:
-        """The medium of that serial number is plugged in."""
-        path = self.done(f"losetup --find --show {STICKS}/{serial}")
-        number = path.removeprefix("/dev/loop")
-        self.done(f"printf 'I:1\\nE:ID_SERIAL_SHORT={serial}\\n' >/run/udev/data/b7:{number}")
-        self.done(f"uuid=$(cryptsetup luksUUID {path} 2>/dev/null) && ln -sf {path} /dev/disk/by-uuid/$uuid || true")
-        return path.removeprefix("/dev/")
-
-    def pull(self, name: str) -> None:
-        """It is not there any more."""
-        self.done(f"losetup --detach /dev/{name}; rm -f /run/udev/data/b7:{name.removeprefix('loop')}")
 
     def closed(self) -> bool:
         """Whether no medium is open or mounted."""
@@ -122,23 +59,11 @@ def server() -> Iterator[Server]:
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             tar.add(ROOT / "practice", "usr/local/lib/cabinet/practice", filter=lambda each: None if "__pycache__" in each.name else each)
-            tar.add(ROOT / "files/storage/format-volume", "usr/local/lib/cabinet/format-volume")
             tar.add(ROOT / "files/base/practice", "usr/local/bin/practice")
-            for program, text in (("cryptsetup", CRYPTSETUP), ("dmsetup", DMSETUP), ("lsblk", LSBLK)):
-                entry = tarfile.TarInfo(f"opt/instead/{program}")
-                entry.size, entry.mode = len(text), 0o755
-                tar.addfile(entry, io.BytesIO(text.encode()))
         subprocess.run(place.inside("tar -x -C / -f -; chmod 755 /usr/local/bin/practice"), input=archive.getvalue(), check=True)
-        server = Server(place)
-        server.done(PREPARE)
-        try:
+        with Server(place) as server:
+            server.done(PREPARE)
             yield server
-        finally:
-            ours = f"$(losetup -nO NAME,BACK-FILE | awk '$2 ~ \"^{STICKS}/\" {{ print $1 }}')"
-            server.run(
-                f"umount --lazy /run/cabinet/media\nfor outer in {ours}; do "
-                "losetup -nO NAME -j $outer | xargs -r losetup --detach; losetup --detach $outer; done"
-            )
 
 
 def test_a_medium_is_made_written_and_read_back(server: Server) -> None:
@@ -173,7 +98,14 @@ def test_a_medium_is_made_written_and_read_back(server: Server) -> None:
     assert sorted(kinds) == sorted(["database", "system", *(2 * ["changes", "documents", "configuration"])])
     documents = [snapshot["id"] for snapshot in snapshots if snapshot["tags"] == ["documents"]]
     assert [server.restic(name, f"dump {one} /srv/letter").strip() for one in documents] == ["Nadia", "Nadia, again"]
+    listed = server.done(f"{PRACTICE} restore --document letter --list")
+    assert listed.count("the medium of monday:  practice restore --document /srv/letter --snapshot") == 2, listed
+    server.done(f"rm /srv/letter; {PRACTICE} restore --document letter; {PRACTICE} restore --document letter --snapshot {documents[0]}")
+    assert server.done("cd /srv; cat letter.from-* && rm letter.from-*; ls /srv; ls /data") == "Nadia\nNadia, again\nsrv"
+    assert server.closed()
     server.pull(name)
+    without = server.run(f"rm /dev/disk/by-uuid/{uuid}; {PRACTICE} restore --document letter")
+    assert without.returncode == 1 and "no medium is plugged in" in without.stdout, without
 
 
 def test_what_must_not_become_a_medium_does_not(server: Server) -> None:

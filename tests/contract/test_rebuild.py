@@ -1,4 +1,4 @@
-"""A new server from nothing: a practice sends, is lost, and comes back on a second machine, from the copy outside and the kit alone."""
+"""A new server from nothing: a practice is lost, and comes back on a second machine, from the copy outside or a medium, and the kit."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from tests.helpers import free_port
 from tests.practiceserver import Server, new_server, practice_server
 from tests.restserver import ADDRESS, programs
 from tests.restserver import Server as Vault
+from tests.sticks import STICKS, Sticks
 
 MONTH = time.strftime("%Y-%m", time.gmtime())
 # As the service sends: everything is read, nothing else may be done.
@@ -108,7 +109,13 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Vault:
 
 
 @pytest.fixture(scope="module")
-def kit(vault: Vault) -> str:
+def stick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The medium that the practice writes, with what was entered after it was sent."""
+    return tmp_path_factory.mktemp("stick") / "stick.tar"
+
+
+@pytest.fixture(scope="module")
+def kit(vault: Vault, stick: Path) -> str:
     """A practice that has sent twice, with what was entered between; it is gone. What its recovery kit says."""
     with practice_server() as old:
         prepared(old, vault)
@@ -127,8 +134,19 @@ def kit(vault: Vault) -> str:
             old.sql("INSERT INTO visits (note) VALUES ('second')", "practice")
             old.moment()
             old.out(SEND)
-            old.sql("INSERT INTO visits (note) VALUES ('never sent')", "practice")
+            old.sql("INSERT INTO visits (note) VALUES ('third')", "practice")
+            old.moment()
+        with Sticks(old.place) as media:
+            old.out("echo '{\"days\": [\"monday\"], \"never\": []}' >/etc/cabinet/media.json")
+            name = media.medium("stick1")
+            media.done(f"practice media enrol monday stick1; practice media run {name}")
+            media.pull(name)
+            with stick.open("wb") as file:
+                subprocess.run(old.place.inside(f"tar -cSf - -C {STICKS} stick1"), stdout=file, check=True)
         return old.out("/usr/local/bin/practice recovery-kit --text")
+
+
+FROM_MEDIUM = "practice rebuild --from media"
 
 
 def rebuild(server: Server) -> subprocess.CompletedProcess[str]:
@@ -193,10 +211,55 @@ def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str) -> Non
                 f"cat {LOGIN} >/run/credentials/login; chown -R {ACCOUNT} /run/credentials"
             )
             new.out(SEND)
+            documents_come_back_one_by_one(new)
+        away = new.practice("restore", "--document", "letters/nadia")
+        assert away.returncode == 1 and "does not answer" in away.stdout, away
 
 
-def test_another_kit_is_named(vault: Vault, kit: str) -> None:
-    """A part of another practice's kit opens nothing, and that is said; nothing is begun."""
+def documents_come_back_one_by_one(new: Server) -> None:
+    """Each version, also from before the server was lost; beside the present one, for whom it belonged to; nothing else changes."""
+    odd = "/srv/letters/\u00e9 [1]*.txt"
+    new.out(f"printf wrong >/srv/letters/nadia; rm /srv/image; touch '/srv/letters/\u00e9 1.txt'; printf odd >'{odd}'; {SEND}")
+    before = new.out("find /srv | sort")
+
+    def back(name: str, *words: str) -> str:
+        done = new.practice("restore", "--document", name, *words)
+        assert done.returncode == 0, done
+        return done.stdout
+
+    def refused(name: str, *words: str) -> str:
+        done = new.practice("restore", "--document", name, *words)
+        assert done.returncode == 1 and not done.stderr, done
+        return done.stdout
+
+    versions = json.loads(back("letters/nadia", "--list", "--json"))["versions"]
+    assert [one["bytes"] for one in versions] == [5, 11, 11], versions
+    assert versions[0]["where"] == f"outside, {MONTH}"
+    back("/srv/letters/nadia", "--snapshot", versions[-1]["id"][:8])
+    assert new.out("stat -c '%U %G %a %u' /srv/letters/nadia.from-*; cat /srv/letters/nadia.from-* /srv/letters/nadia") == (
+        "amina amina 640 1700\ndear doctorwrong"
+    )
+    new.out("rm /srv/letters/nadia.from-*")
+    assert "account gone" in back("/srv/image", "--at", time.strftime("%Y-%m-%d %H:%M:%S+00:00", time.gmtime(versions[-1]["at"] + 1)))
+    assert new.out("stat -c '%U %G %a' /srv/image.from-*; cat /srv/image.from-*; rm /srv/image.from-*") == "root postgres 4664\nscan"
+    back(odd)
+    assert new.out("cd /srv/letters; for file in *.from-*; do cat \"$file\"; rm \"$file\"; done") == "odd"
+    back("letters")
+    assert new.out("cd /srv/letters.from-*; stat -c '%U %a' .; cat nadia; ls | wc -l; rm -r /srv/letters.from-*") == "amina 750\nwrong3"
+    for name, said in (
+        ("/etc/passwd", "is no document"), ("/srv/../etc/passwd", "is no document"), ("/srv", "is no document"), ("", "is no document"),
+        ("letters/never", "no copy that can be reached holds /srv/letters/never"), ("nowhere/nadia", "/srv/nowhere is not there"),
+    ):  # fmt: skip
+        assert said in refused(name), name
+    assert "has not come yet" in refused("letters/nadia", "--at", "2999-01-01")
+    new.out("mv /srv/letters /srv/moved; ln -s /etc /srv/letters")
+    assert "is no folder" in refused("letters/nadia")
+    new.out("rm /srv/letters; mv /srv/moved /srv/letters; ! ls /etc/nadia* 2>/dev/null")
+    assert new.out("find /srv | sort; ls /data") == f"{before}\nsrv", "something else was touched, or left"
+
+
+def test_another_kit_is_named_and_a_medium_is_enough(vault: Vault, kit: str, stick: Path) -> None:
+    """A part of another practice's kit opens nothing, and that is said; nothing is begun. Then the newest medium gives back everything."""
     with new_server() as new:
         prepared(new, vault)
         put_back(new, kit)
@@ -205,6 +268,28 @@ def test_another_kit_is_named(vault: Vault, kit: str) -> None:
             refused = rebuild(new)
             assert refused.returncode == 1 and f"does not open what lies there ({MONTH})" in refused.stderr, refused
             assert new.run("test -e /var/lib/cabinet/rebuild.json").returncode == 1
+        with Sticks(new.place) as media:
+            new.out(f"rm -r /etc/cabinet/offsite.json {PASSWORD} /etc/cabinet/revision 2>/dev/null; mkdir {STICKS}; cp {B} /root/kept")
+            assert "no medium of a practice is plugged in" in media.run(FROM_MEDIUM).stderr
+            new.out(f"tar -xf - -C {STICKS}", stick.read_bytes())
+            name = media.plug("stick1")
+            new.out(f"printf b3RoZXI= >{B}")
+            assert "medium of monday (serial stick1): the password does not open it" in media.run(FROM_MEDIUM).stderr
+            new.out(f"cp /root/kept {B}; test ! -e /var/lib/cabinet/rebuild.json")
+            media.done(f"{FROM_MEDIUM} & until [ -e /backup/rebuild/backup ]; do sleep 0.01; done; kill -9 $!")
+            assert "not from offsite: practice rebuild --from media" in rebuild(new).stderr
+            media.done("mv /dev/disk/by-uuid /dev/disk/away")
+            assert "from which this server is rebuilt, is not plugged in" in media.run(FROM_MEDIUM).stderr
+            media.done("mv /dev/disk/away /dev/disk/by-uuid")
+            first = media.run(FROM_MEDIUM)
+            assert first.returncode == 3 and "the medium of monday (serial stick1)" in first.stdout, first
+            media.pull(name)
+            new.out(f"{DEPLOY}; {STAMP}")
+            last = media.run(FROM_MEDIUM)
+            assert last.returncode == 0, last
+            assert new.sql("SELECT string_agg(note, ' ' ORDER BY id) FROM visits", "practice") == "first second third"
+            assert new.out("stat -c %U /srv/letters/nadia; cat /srv/letters/nadia /etc/cabinet/totp/amina") == "amina\ndear doctorseed"
+            assert new.run("test -e /data/rebuild || mountpoint -q /run/cabinet/media || test -e /dev/mapper/cabinet-media").returncode
 
 
 def test_the_technicians_side(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -221,10 +306,13 @@ def test_the_technicians_side(tmp_path: Path, capfd: pytest.CaptureFixture[str])
             restore.keys_put_back(connection, text.replace("B1 ", "B1 C").encode())
         restore.keys_put_back(connection, text.encode())
         restore.keys_put_back(connection, b"")
+        restore.keys_put_back(connection, b"", outside=False)
         assert subprocess.run(shell(f"cat {PASSWORD}"), capture_output=True, check=True).stdout == base64.b64encode(b"c" * 48)
-        with pytest.raises(click.ClickException, match="not restored"):
-            restore.rebuilt(connection)
+        for source in ("offsite", "media"):
+            with pytest.raises(click.ClickException, match="not restored"):
+                restore.rebuilt(connection, source)
         master.close()
         said = "".join(capfd.readouterr())
         assert "line B1 is not as on page 7" in said and "nothing says where the copy outside is" in said
+        assert "practice rebuild: lsblk: " in said, "this place has no disks to look at"
         assert text.split()[5] not in said, "a key was shown"
