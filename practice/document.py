@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from practice import courier, fetch, media, medium, notes, offsite, owners
-from practice.beside import SPARE_BYTES
 from practice.engine import Missing, Restic
 from practice.health import clock
-from practice.server import Trouble
+from practice.server import SPARE_BYTES, Trouble
 
 # Both on the encrypted volume, and seen from there, so that what was fetched comes to its place in one step: root's alone until then.
 SCRATCH, PLACE = Path("/data/document"), Path("/data/srv")
