@@ -7,8 +7,7 @@ import time
 
 from testinfra.host import Host
 
-from tests.claims.test_backup import archive_now, eventually, sql
-from tests.claims.test_restore import kept, restored
+from tests.claims.test_backup import archive_now, eventually, kept, restored, sql
 
 NOTES = "SELECT string_agg(note, ' ' ORDER BY note) FROM probe_restore"
 
