@@ -101,8 +101,8 @@ class BaseBackup:
         with self._alone():
             kept = self.snapshots()
             number = int(kept[-1].id[:6]) + 1 if kept else 1
-            if kept and abs(time.time() - made_at(self._chain(kept[-1].id)[0].name)) < CHAIN_DAYS * 86400:
-                with contextlib.suppress(Trouble):  # whatever is missing for that, a whole copy does not need it
+            with contextlib.suppress(Trouble):  # whatever is missing for the changes alone, a whole copy does not need it
+                if kept and abs(time.time() - made_at(self._chain(kept[-1].id)[0].name)) < CHAIN_DAYS * 86400:
                     return self._made(number, CHANGES, f"--incremental={self._store / kept[-1].id}/backup_manifest")
             return self._made(number, WHOLE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import practice
-from practice import alarm, beside, drilled, health, status, timeline
+from practice import alarm, beside, clusters, drilled, health, status, timeline
 from practice.__main__ import main
 from practice.server import Trouble
 
@@ -267,6 +268,19 @@ def test_a_restore_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: p
     with pytest.raises(Trouble, match=r"needs \d+ MiB on the data volume, and \d+ MiB are free. Nothing was begun"):
         beside.Beside(tmp_path / "scratch").restore(timeline.Origin("a", 1, ()))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("kept", "kind"), [((1, "full"), "incr"), ((2, "incr"), "full"), (None, "full")])
+def test_a_fallback_chain_that_lost_its_beginning_is_followed_by_another(
+    kept: tuple[int, str] | None, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes follow a copy that can be gone on with; otherwise a whole copy is made, and no error."""
+    made: list[str] = []
+    monkeypatch.setattr(clusters.BaseBackup, "_made", lambda _, number, kind, *how: made.append(kind) or f"{number:06}")
+    if kept:
+        (tmp_path / f"{kept[0]:06}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}-{kept[1]}").mkdir()
+    clusters.BaseBackup(tmp_path).back_up([clusters.DATA])
+    assert made == [kind]
 
 
 def test_a_drill_that_does_not_take_place_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
