@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import click
@@ -25,6 +28,8 @@ from kit.yamlmarks import FileError
 # About as long as the rest of tests/contract, beside which they run.
 NATIVE = tuple(f"tests/contract/test_{what}.py" for what in ("drill", "media", "rebuild", "recovery", "restore"))
 PARTS = ("offline", "contract", "claims", "sabotage", "stories")
+# The slices about who comes in; those about what is kept take about as long. On two machines each half has one of its own.
+WHO_COMES_IN = ("base", "database", "firewall", "proxy", "ssh", "vpn")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,20 +63,46 @@ def pytest(*arguments: str) -> None:
 
 
 @contextmanager
-def pytest_beside(*arguments: str) -> Iterator[None]:
-    """Run pytest while the block runs; then say what it said, and end the program as `pytest` does."""
-    with tempfile.TemporaryFile("w+") as said:
-        argv = [sys.executable, "-m", "pytest", *arguments]
-        with subprocess.Popen(argv, cwd=paths.ROOT, stdout=said, stderr=subprocess.STDOUT) as running:
-            try:
-                yield
-            except BaseException:
-                running.kill()
-                raise
-        said.seek(0)
-        click.echo(said.read(), nl=False)
+def pytest_beside(*runs: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Run pytest with the arguments of each of `runs`, one after another, while the block runs; then say what they said.
+
+    Ends the program as `pytest` does. A failure within the block waits for the runs, so that both are told.
+    """
+    line = " && ".join(shlex.join([sys.executable, "-m", "pytest", *arguments]) for arguments in runs)
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        # A group of its own: whoever ends the shell ends what it runs.
+        subprocess.Popen(
+            ["sh", "-c", line], cwd=paths.ROOT, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        ) as running,
+    ):
+        try:
+            yield
+        except BaseException as ended:
+            if not isinstance(ended, SystemExit):
+                os.killpg(running.pid, signal.SIGTERM)
+            raise
+        finally:
+            running.wait()
+            said.seek(0)
+            click.echo(said.read(), nl=False)
     if running.returncode:
         sys.exit(running.returncode)
+
+
+def on_the_vm(*runs: Sequence[str]) -> None:
+    """Run pytest with the arguments of each of `runs` and the claims: half of them here, half on a copy of the VM, if there is room."""
+    from kit import twin  # noqa: PLC0415 - the VM's modules are not needed on the way to a clinic
+
+    if not twin.room():
+        for run in runs:
+            pytest(*run, "tests/claims")
+        return
+    first = [f"tests/claims/test_{slice}.py" for slice in WHO_COMES_IN]
+    second = sorted({str(path.relative_to(paths.ROOT)) for path in (paths.ROOT / "tests/claims").glob("test_*.py")} - set(first))
+    with twin.twin() as env, pytest_beside(*([*run, *second] for run in runs), env=env):
+        for run in runs:
+            pytest(*run, *first)
 
 
 def raise_vm() -> None:
@@ -101,7 +132,7 @@ def up() -> None:
     changed = deployed("vagrant")
     if changed or not deployment.proved("vagrant"):
         with step("prove every claim"):
-            pytest("tests/claims", "-q")
+            on_the_vm(["-q"])
     show_report("vagrant")
 
 
@@ -109,10 +140,12 @@ def up() -> None:
 @click.confirmation_option(prompt="Destroy the VM and everything on it?")
 def down() -> None:
     """Destroy the VM, after asking."""
+    from kit import twin  # noqa: PLC0415
     from kit.vm import Machine  # noqa: PLC0415
 
     Connection("vagrant", clinic_named("vagrant")).logout()
     Machine().destroy()
+    twin.gone()
 
 
 @cli.command()
@@ -126,10 +159,10 @@ def test(part: str | None) -> None:
     wanted = {None: everything, "long": (*everything, "stories"), "sabotage": ("sabotage", "claims")}.get(part, (part,))
     repeated = ["--long"] if part == "long" else []
     if "offline" in wanted:
-        with pytest_beside("pyinfra-openssh/tests", "-q"):
+        with pytest_beside(["pyinfra-openssh/tests", "-q"]):
             pytest("tests/offline", "-q")
     if "contract" in wanted:
-        with pytest_beside(*NATIVE, "-q", *repeated):
+        with pytest_beside([*NATIVE, "-q", *repeated]):
             pytest("tests/contract", "-q", *(f"--ignore={path}" for path in NATIVE), *repeated)
     if not set(wanted) - {"offline", "contract"}:
         return
@@ -137,10 +170,11 @@ def test(part: str | None) -> None:
     deployed("vagrant")
     if "twice" in wanted:
         pytest("tests/stories/test_2_twice.py", "-v")
-    if "sabotage" in wanted:
-        pytest("tests/claims", "-v", "--sabotage")
-    if "claims" in wanted:  # of a server that nobody has touched since it was healed, or deployed
-        pytest("tests/stories/test_3_reboot.py", "tests/claims", "-v")
+    broken = [["-v", "--sabotage"]] if "sabotage" in wanted else []
+    # Of a server that nobody has touched since it was healed, or deployed.
+    rebooted = [["-v", "tests/stories/test_3_reboot.py"]] if "claims" in wanted else []
+    if broken or rebooted:
+        on_the_vm(*broken, *rebooted)
     if "stories" in wanted:
         pytest("tests/stories", "-v", "-s", *repeated)
     # Quietly: the last line is pytest's own.

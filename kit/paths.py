@@ -22,8 +22,8 @@ class PathError(Exception):
 
 
 def instance_id() -> str:
-    """Eight characters that tell this checkout from every other one on the machine."""
-    return hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+    """Eight characters that tell this checkout, with this state directory, from every other one on the machine."""
+    return hashlib.sha256(f"{ROOT}{os.environ.get('CABINET_STATE', '')}".encode()).hexdigest()[:8]
 
 
 def as_root() -> bool:

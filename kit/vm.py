@@ -26,6 +26,8 @@ from kit.paths import ROOT, PathError, state_dir
 
 DOMAIN = "practice"
 GUEST_PORTS = {"ssh": 22, "https": 443, "http": 80, "pg": 5432, "odd": 4711, "odd2": 8080}
+# How libvirt describes the machine, and a snapshot of it: the files in which a copy brings that along.
+DESCRIPTIONS = ("domain.xml", "snapshot.xml")
 BOOT_SECONDS = 1800  # six machines on two cores: ten minutes were not enough
 VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 
@@ -54,7 +56,7 @@ class Machine:
         self._vagrant_up()
         self.wait_for_ssh()
         self._replace_key()
-        self._sign()
+        self.sign()
 
     def _vagrant_up(self, attempts: int = 3) -> None:
         """Vagrant looks at the machine's state the moment it starts; now and then libvirt has none yet, and Vagrant removes it again.
@@ -121,6 +123,29 @@ class Machine:
         with contextlib.suppress(OSError):
             return self._made.read_text() == self._signature.read_text()
         return False
+
+    def suspend(self) -> None:
+        """Let time stand still in the machine."""
+        self._virsh("suspend", DOMAIN, show=False)
+
+    def resume(self) -> None:
+        """Let it go on; its clock is behind by then (`set_clock`)."""
+        self._virsh("resume", DOMAIN, show=False)
+
+    # ---- copies (kit/twin.py)
+
+    def described(self, snapshot: str) -> dict[str, str]:
+        """How libvirt describes the machine and one of its snapshots, by the names of DESCRIPTIONS."""
+        asked = [("dumpxml", DOMAIN, "--inactive"), ("snapshot-dumpxml", DOMAIN, snapshot)]
+        return {name: self._virsh(*words, "--security-info", show=False) for name, words in zip(DESCRIPTIONS, asked, strict=True)}
+
+    def define(self, domain: Path, snapshot: Path) -> None:
+        """Make such a machine known, with a snapshot that its disks hold already. Files alone would not tell a libvirtd that runs."""
+        known = self.state / "c/libvirt/qemu"
+        for path in (known / f"{DOMAIN}.xml", known / "snapshot"):
+            _remove(path)
+        self._virsh("define", str(domain), show=False)
+        self._virsh("snapshot-create", DOMAIN, str(snapshot), "--redefine", "--current", show=False)
 
     # ---- snapshots
 
@@ -250,9 +275,10 @@ class Machine:
     @property
     def _signature(self) -> Path:
         """What `made` must say: a checkout that is removed takes it along."""
-        return ROOT / ".vagrant/made"
+        return ROOT / ".vagrant" / self.state.name
 
-    def _sign(self) -> None:
+    def sign(self) -> None:
+        """The machine is whole, and this checkout's."""
         self._signature.parent.mkdir(exist_ok=True)
         self._signature.write_text(secrets.token_hex(16))
         shutil.copyfile(self._signature, self._made)

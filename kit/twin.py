@@ -1,0 +1,132 @@
+"""The VM's twin: a running copy of it, so that each of two processors tries one half of the claims.
+
+One emulated machine keeps little more than one processor busy. The copy has disks, TPM, memory and people's keys of the original, and
+ports, LAN and neighbour of its own: whoever has its state directory in CABINET_STATE means the twin, everywhere in kit/ and tests/.
+`python -m kit.twin wake|down` is what `twin` runs there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kit import paths
+from kit.clinic import VM, load
+from kit.connection import Connection
+from kit.host import capture, runner_directory
+from kit.vm import DESCRIPTIONS, DOMAIN, GUEST_PORTS, Machine
+
+NAME = "twin"
+# What belongs to the running original alone.
+NOT_COPIED = ("run", "ports.json", "relay.pid", "relay.log", "results", "report")
+NEEDED_MB = 4096  # QEMU with 2.5 GB of guest memory, its translated code, and room for the tests
+
+
+def state() -> Path:
+    """The twin's state directory."""
+    here = paths.state_dir()
+    return here.with_name(f"{here.name}-2")
+
+
+def room() -> bool:
+    """Whether this machine has a second processor and the memory for a second VM."""
+    meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return (os.cpu_count() or 1) > 1 and int(meminfo["MemAvailable"].split()[0]) >= NEEDED_MB * 1024
+
+
+@contextmanager
+def twin() -> Iterator[dict[str, str]]:
+    """A copy of the running VM, awake; yields the environment in which everything is about it. It is gone afterwards.
+
+    Results go to the original's: who reads them sees one server's. Raises HostError, PathError.
+    """
+    there, machine = state(), Machine()
+    gone()
+    # Paused: what is copied belongs together. What QEMU has not written out yet, the snapshot makes it write.
+    machine.suspend()
+    try:
+        machine.snapshot(NAME)
+        there.mkdir(mode=0o700)
+        shutil.copystat(machine.state, there)
+        ours = [str(path) for path in machine.state.iterdir() if path.name not in NOT_COPIED]
+        capture(["cp", "-a", "--sparse=always", *ours, str(there)], show=False)
+        for name, text in machine.described(NAME).items():
+            (there / name).write_text(text)
+    finally:
+        machine.resume()
+    (there / "results").symlink_to(machine.state / "results")
+    try:
+        in_it("wake")
+        machine.set_clock(as_root(VM))
+        yield environment()
+    finally:
+        gone()
+
+
+def gone() -> None:
+    """Nothing is left of the twin, nor of one that an earlier run left."""
+    if state().exists():
+        in_it("down")
+        shutil.rmtree(state())
+
+
+def environment() -> dict[str, str]:
+    """Whoever runs with it means the twin."""
+    return os.environ | {"CABINET_STATE": str(state())}
+
+
+def in_it(what: str) -> None:
+    """`wake` or `down`, as whoever means the twin."""
+    subprocess.run([sys.executable, "-m", "kit.twin", what], cwd=paths.ROOT, env=environment(), check=True)
+
+
+def wake() -> None:
+    """Give the copy its own paths and ports, and let it go on where the original was when it was copied."""
+    machine, original = Machine(), str(paths.state_dir()).removesuffix("-2")
+    described = json.loads((machine.state / "machine.json").read_text())
+    before, ours = described["ports"], machine.ports
+    described |= {"ports": ours, "forwards": [[ours[name], port] for name, port in GUEST_PORTS.items()]}
+    (machine.state / "machine.json").write_text(json.dumps(described, indent=2))
+    for path in [*machine.state.glob("*.xml"), *machine.state.glob("c/swtpm*")]:
+        text = path.read_text().replace(f"{original}/", f"{machine.state}/")
+        for name, port in before.items():
+            text = text.replace(f"tcp:127.0.0.1:{port}-", f"tcp:127.0.0.1:{ours[name]}-")
+        path.write_text(text)
+    (box,) = (machine.state / "disks").glob("*_box.img")
+    capture(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", str(box), str(machine.state / "disks" / f"{DOMAIN}.img")], show=False)
+    runner_directory("run")
+    machine.neighbour.up()
+    machine.define(*(machine.state / name for name in DESCRIPTIONS))
+    machine.sign()
+    machine.restore(NAME, as_root(VM))
+
+
+def down() -> None:
+    """End the copy: its connection, its machine, its neighbour."""
+    Connection(VM, load(paths.ROOT / "clinics" / f"{VM}.yaml")).logout()
+    Machine().destroy()
+
+
+def as_root(name: str) -> Callable[[str], object]:
+    """What runs a line of shell as root on the server of this state directory."""
+
+    def run(line: str) -> object:
+        connection = Connection(name, load(paths.ROOT / "clinics" / f"{name}.yaml"))
+        connection.login()
+        shell = connection.shell()
+        try:
+            return shell.run(line)
+        finally:
+            shell.close()
+
+    return run
+
+
+if __name__ == "__main__":
+    {"wake": wake, "down": down}[sys.argv[1]]()
