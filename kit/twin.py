@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,8 +94,9 @@ def wake() -> None:
     before, ours = described["ports"], machine.ports
     described |= {"ports": ours, "forwards": [[ours[name], port] for name, port in GUEST_PORTS.items()]}
     (machine.state / "machine.json").write_text(json.dumps(described, indent=2))
+    # Of the snapshots before that one nothing is known here, though the disks hold them.
     for path in [*machine.state.glob("*.xml"), *machine.state.glob("c/swtpm*")]:
-        text = path.read_text().replace(f"{original}/", f"{machine.state}/")
+        text = re.sub(r"<parent>.*?</parent>", "", path.read_text(), flags=re.DOTALL).replace(f"{original}/", f"{machine.state}/")
         for name, port in before.items():
             text = text.replace(f"tcp:127.0.0.1:{port}-", f"tcp:127.0.0.1:{ours[name]}-")
         path.write_text(text)
