@@ -27,6 +27,15 @@ def reread(*units: str) -> str:
     return f"! systemctl show -p LoadState,NeedDaemonReload {' '.join(units)} | {known} || systemctl daemon-reload"
 
 
+def enabling(units: str) -> str:
+    """A line of shell: `units` start at each boot from now on.
+
+    Told so over D-Bus, systemd calls all that it knows outdated until it has read every file anew; the links alone are enough for
+    what is not running yet (`--root`, systemctl(1)). Of what runs it would go on saying what it read before.
+    """
+    return f"if systemctl --quiet is-active {units}; then how=--no-reload; else how=--root=/; fi\nsystemctl --quiet $how enable {units}"
+
+
 @operation()
 def config_file(
     dest: str,
@@ -169,7 +178,7 @@ def unit(
         yield "systemctl daemon-reload"
     if enabled != now["enabled"]:
         changed = True
-        yield StringCommand("systemctl --quiet --no-reload", "enable" if enabled else "disable", name)
+        yield enabling(unit) if enabled else StringCommand("systemctl --quiet --no-reload disable", name)
     if not running and now["active"]:
         changed = True
         yield StringCommand("systemctl stop", name)
@@ -186,8 +195,7 @@ def unit(
 def timers_run(name: str, timers: Iterable[str], known: Iterable[str]) -> None:
     """An operation that has `timers` run, now and at each boot, and systemd know `known` as they lie there; all in one step.
 
-    Each look of systemd at its unit files costs seconds on a slow machine. Enabled first: from then on systemd 257 calls all that
-    it knows outdated, until it reads it anew.
+    Each look of systemd at its unit files costs seconds on a slow machine.
     """
     run, units = " ".join(timers), list(known)
     script(
@@ -197,5 +205,5 @@ def timers_run(name: str, timers: Iterable[str], known: Iterable[str]) -> None:
             "| grep -vx -e '' -e LoadState=loaded -e NeedDaemonReload=no)\"\n"
             f"test \"$(systemctl show -p ActiveState,UnitFileState {run} | sort -u | xargs)\" = 'ActiveState=active UnitFileState=enabled'"
         ),
-        run=f"systemctl --quiet --no-reload enable {run}\n{reread(*units)}\nsystemctl start {run}",
+        run=f"{enabling(run)}\n{reread(*units)}\nsystemctl start {run}",
     )

@@ -42,8 +42,7 @@ def firewall() -> None:
     kit.script(
         name="FW-08 put Debian's own unit out of action",
         unless='test "$(systemctl show -P LoadState nftables)" = masked\n! systemctl --quiet is-active nftables',
-        run=f"set_aside {SYSTEMD}/nftables.service\nrm -f {SYSTEMD}/nftables.service\n"
-        "systemctl mask nftables.service\nsystemctl stop nftables.service",
+        run=f"set_aside {SYSTEMD}/nftables.service\nrm -f {SYSTEMD}/nftables.service\n{masking('nftables.service')}",
     )
     deadman.change(
         name="FW-01 FW-02 FW-03 FW-04 FW-05 FW-06 FW-07 FW-09 FW-10 shut both doors but for what is named",
@@ -77,6 +76,12 @@ def door(site: Site, ways: list[Way]) -> list[deadman.Guarded]:
 
 def _unit_file(path: str, src: str) -> deadman.Guarded:
     return deadman.Guarded(f"{SYSTEMD}/{path}", source(f"firewall/{src}").encode())
+
+
+def masking(unit: str) -> str:
+    """Lines of shell: nothing starts `unit` any more, and it is stopped. systemd reads its files anew only if it knew of the unit."""
+    known = f'test "$(systemctl show -P LoadState {unit})" = masked'
+    return f"systemctl --quiet --root=/ mask {unit}\n{known} || systemctl daemon-reload\nsystemctl stop {unit}"
 
 
 def kernel() -> None:
@@ -130,5 +135,5 @@ def clock(site: Site) -> None:
         kit.script(
             name="FW-15 ask nobody for the time",
             unless=f"{MASKED}\n! systemctl --quiet is-active chrony",
-            run="systemctl --quiet mask chrony.service\nsystemctl stop chrony.service",
+            run=masking("chrony.service"),
         )

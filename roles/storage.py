@@ -108,7 +108,7 @@ def memory() -> None:
         # Debian has a unit of that name; ours is the one as soon as systemd has looked again.
         run=(
             f'test "$(systemctl show -P FragmentPath tmp.mount)" = {UNITS}/tmp.mount || systemctl daemon-reload\n'
-            "systemctl --quiet --no-reload enable tmp.mount\nsystemctl start tmp.mount"
+            f"{kit.enabling('tmp.mount')}\nsystemctl start tmp.mount"
         ),
     )
     kit.config_file(name="STO-14 describe core dumps", dest="/etc/sysctl.d/90-cabinet-coredumps.conf", src="storage/coredumps.conf")
