@@ -139,13 +139,12 @@ def up() -> None:
 @cli.command()
 @click.confirmation_option(prompt="Destroy the VM and everything on it?")
 def down() -> None:
-    """Destroy the VM, after asking."""
-    from kit import twin  # noqa: PLC0415
-    from kit.vm import Machine  # noqa: PLC0415
+    """Destroy the VM and what was put beside it, after asking."""
+    from kit import twin, vm  # noqa: PLC0415
 
-    Connection("vagrant", clinic_named("vagrant")).logout()
-    Machine().destroy()
-    twin.gone()
+    vm.Machine().destroy()
+    for other in (twin.environment(), vm.offsite()):
+        vm.removed(other)
 
 
 @cli.command()

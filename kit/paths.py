@@ -44,6 +44,12 @@ def state_dir() -> Path:
     return _private(path)
 
 
+def beside(what: str) -> Path:
+    """The state directory of another machine of this checkout; whoever has it in CABINET_STATE means that one."""
+    here = state_dir()
+    return here.with_name(f"{here.name}-{what}")
+
+
 def results(clinic: str, kind: str) -> Path:
     """The file in which the tests of `clinic` note what they found; `kind` is claims or sabotage."""
     directory = state_dir() / "results" / clinic

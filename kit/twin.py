@@ -2,7 +2,7 @@
 
 One emulated machine keeps little more than one processor busy. The copy has disks, TPM, memory and people's keys of the original, and
 ports, LAN and neighbour of its own: whoever has its state directory in CABINET_STATE means the twin, everywhere in kit/ and tests/.
-`python -m kit.twin wake|down` is what `twin` runs there.
+`python -m kit.twin` is what wakes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from kit import paths
 from kit.clinic import VM, load
 from kit.connection import Connection
 from kit.host import capture, runner_directory
-from kit.vm import DESCRIPTIONS, DOMAIN, GUEST_PORTS, Machine
+from kit.vm import DESCRIPTIONS, Machine, elsewhere, removed
 
 NAME = "twin"
 # What belongs to the running original alone.
@@ -29,10 +29,9 @@ NOT_COPIED = ("run", "ports.json", "relay.pid", "relay.log", "results", "report"
 NEEDED_MB = 4096  # QEMU with 2.5 GB of guest memory, its translated code, and room for the tests
 
 
-def state() -> Path:
-    """The twin's state directory."""
-    here = paths.state_dir()
-    return here.with_name(f"{here.name}-2")
+def environment() -> dict[str, str]:
+    """Whoever runs with it means the twin."""
+    return elsewhere("2")
 
 
 def room() -> bool:
@@ -47,8 +46,9 @@ def twin() -> Iterator[dict[str, str]]:
 
     Results go to the original's: who reads them sees one server's. Raises HostError, PathError.
     """
-    there, machine = state(), Machine()
-    gone()
+    env, machine = environment(), Machine()
+    there = Path(env["CABINET_STATE"])
+    removed(env)
     # Paused: what is copied belongs together. What QEMU has not written out yet, the snapshot makes it write.
     machine.suspend()
     try:
@@ -63,28 +63,11 @@ def twin() -> Iterator[dict[str, str]]:
         machine.resume()
     (there / "results").symlink_to(machine.state / "results")
     try:
-        in_it("wake")
-        machine.set_clock(as_root(VM))
-        yield environment()
+        subprocess.run([sys.executable, "-m", "kit.twin"], cwd=paths.ROOT, env=env, check=True)
+        machine.set_clock(as_root)
+        yield env
     finally:
-        gone()
-
-
-def gone() -> None:
-    """Nothing is left of the twin, nor of one that an earlier run left."""
-    if state().exists():
-        in_it("down")
-        shutil.rmtree(state())
-
-
-def environment() -> dict[str, str]:
-    """Whoever runs with it means the twin."""
-    return os.environ | {"CABINET_STATE": str(state())}
-
-
-def in_it(what: str) -> None:
-    """`wake` or `down`, as whoever means the twin."""
-    subprocess.run([sys.executable, "-m", "kit.twin", what], cwd=paths.ROOT, env=environment(), check=True)
+        removed(env)
 
 
 def wake() -> None:
@@ -92,7 +75,7 @@ def wake() -> None:
     machine, original = Machine(), str(paths.state_dir()).removesuffix("-2")
     described = json.loads((machine.state / "machine.json").read_text())
     before, ours = described["ports"], machine.ports
-    described |= {"ports": ours, "forwards": [[ours[name], port] for name, port in GUEST_PORTS.items()]}
+    described |= {"ports": ours, "forwards": [[ours[name], port] for name, port in machine.guest_ports.items()]}
     (machine.state / "machine.json").write_text(json.dumps(described, indent=2))
     # Of the snapshots before that one nothing is known here, though the disks hold them.
     for path in [*machine.state.glob("*.xml"), *machine.state.glob("c/swtpm*")]:
@@ -101,34 +84,22 @@ def wake() -> None:
             text = text.replace(f"tcp:127.0.0.1:{port}-", f"tcp:127.0.0.1:{ours[name]}-")
         path.write_text(text)
     (box,) = (machine.state / "disks").glob("*_box.img")
-    capture(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", str(box), str(machine.state / "disks" / f"{DOMAIN}.img")], show=False)
+    capture(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", str(box), str(machine.state / "disks" / f"{machine.name}.img")], show=False)
     runner_directory("run")
     machine.neighbour.up()
     machine.define(*(machine.state / name for name in DESCRIPTIONS))
     machine.sign()
-    machine.restore(NAME, as_root(VM))
+    machine.restore(NAME, as_root)
 
 
-def down() -> None:
-    """End the copy: its connection, its machine, its neighbour."""
-    Connection(VM, load(paths.ROOT / "clinics" / f"{VM}.yaml")).logout()
-    Machine().destroy()
-
-
-def as_root(name: str) -> Callable[[str], object]:
-    """What runs a line of shell as root on the server of this state directory."""
-
-    def run(line: str) -> object:
-        connection = Connection(name, load(paths.ROOT / "clinics" / f"{name}.yaml"))
-        connection.login()
-        shell = connection.shell()
-        try:
-            return shell.run(line)
-        finally:
-            shell.close()
-
-    return run
+def as_root(line: str) -> None:
+    """Run a line of shell as root on the VM of this state directory."""
+    connection = Connection(VM, load(paths.ROOT / "clinics" / f"{VM}.yaml"))
+    connection.login()
+    shell = connection.shell()
+    shell.run(line)
+    shell.close()
 
 
 if __name__ == "__main__":
-    {"wake": wake, "down": down}[sys.argv[1]]()
+    wake()

@@ -1,4 +1,6 @@
-"""The practice machine: built, started, cut from its power, put back to a snapshot.
+"""A machine of the Vagrantfile: built, started, cut from its power, put back to a snapshot.
+
+It is `practice` unless CABINET_MACHINE says another; each machine has a state directory of its own.
 
 `python -m kit.vm up|down|halt|ssh|snapshot NAME|restore NAME|status`
 """
@@ -22,10 +24,13 @@ from kit.box import accelerator, find_box, free_ports
 from kit.host import HostError, capture, runner_directory, stream
 from kit.mirror import MirrorError
 from kit.neighbour import Neighbour
-from kit.paths import ROOT, PathError, state_dir
+from kit.paths import ROOT, PathError, beside, state_dir
 
-DOMAIN = "practice"
-GUEST_PORTS = {"ssh": 22, "https": 443, "http": 80, "pg": 5432, "odd": 4711, "odd2": 8080}
+# What can be reached of each machine from 127.0.0.1; whether anything answers there is for the tests to say.
+GUEST_PORTS = {
+    "practice": {"ssh": 22, "https": 443, "http": 80, "pg": 5432, "odd": 4711, "odd2": 8080},
+    "offsite": {"ssh": 22, "copies": 8443, "odd": 4711},
+}
 # How libvirt describes the machine, and a snapshot of it: the files in which a copy brings that along.
 DESCRIPTIONS = ("domain.xml", "snapshot.xml")
 BOOT_SECONDS = 1800  # six machines on two cores: ten minutes were not enough
@@ -33,10 +38,12 @@ VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 
 
 class Machine:
-    """The practice machine of this checkout. Every method asks what is so now; nothing is remembered between calls."""
+    """The one machine of this state directory. Every method asks what is so now; nothing is remembered between calls."""
 
     def __init__(self) -> None:
         self.state = state_dir()
+        self.name = os.environ.get("CABINET_MACHINE", "practice")
+        self.guest_ports = GUEST_PORTS[self.name]
         self.neighbour = Neighbour()
 
     # ---- life
@@ -67,7 +74,7 @@ class Machine:
         self._virsh("uri", show=False)
         for left in reversed(range(attempts)):
             try:
-                stream(["vagrant", "up", "--provider", "libvirt"], runner=True)
+                stream(["vagrant", "up", self.name, "--provider", "libvirt"], runner=True)
                 return
             except HostError:
                 if not left or self.running():
@@ -78,30 +85,32 @@ class Machine:
         self.neighbour.up()
         if not self.running():
             # QEMU has ended before libvirt says so, and until then "start" is refused.
-            self._wait(lambda: self._virsh("domstate", DOMAIN, show=False, check=False).strip() == "shut off", 30)
-            self._virsh("start", DOMAIN)
+            self._wait(lambda: self._virsh("domstate", self.name, show=False, check=False).strip() == "shut off", 30)
+            self._virsh("start", self.name)
             self.wait_for_ssh()
 
     def halt(self) -> None:
         """Shut down in good order, as by the power button; after two minutes without an end, cut the power."""
         if self.running():
-            self._virsh("shutdown", DOMAIN, check=False)  # it may have gone off by itself in this moment
+            self._virsh("shutdown", self.name, check=False)  # it may have gone off by itself in this moment
         if not self._wait(lambda: not self.running(), 120):
             self.power_cut()
 
     def power_cut(self) -> None:
         """Take the power away: QEMU ends at once, nothing in the server is asked."""
         if self.running():
-            self._virsh("destroy", DOMAIN)
+            self._virsh("destroy", self.name)
 
     def destroy(self) -> None:
         """Remove the machine with its disks, TPM, variables, neighbour and what it let people in by. The box in the cache stays.
 
         By libvirt alone: Vagrant would need the very files that half a machine lacks.
         """
+        for master in (self.state / "ssh").glob("vagrant.sock"):
+            subprocess.run(["ssh", "-S", str(master), "-O", "exit", "vagrant"], capture_output=True, check=False)
         if (self.state / "vagrant").exists():
-            self._virsh("destroy", DOMAIN, show=False, check=False)
-            self._virsh("undefine", DOMAIN, "--snapshots-metadata", "--tpm", show=False, check=False)
+            self._virsh("destroy", self.name, show=False, check=False)
+            self._virsh("undefine", self.name, "--snapshots-metadata", "--tpm", show=False, check=False)
             self._virsh("pool-destroy", "default", show=False, check=False)
             self._virsh("pool-undefine", "default", show=False, check=False)
             if self.running():
@@ -114,7 +123,7 @@ class Machine:
     def running(self) -> bool:
         """Whether QEMU runs, asked without libvirt: libvirtd may have gone to sleep, QEMU goes on without it."""
         with contextlib.suppress(OSError, ValueError):
-            pid = int((self.state / "run/libvirt/qemu/run" / f"{DOMAIN}.pid").read_text())
+            pid = int((self.state / "run/libvirt/qemu/run" / f"{self.name}.pid").read_text())
             return f"{self.state}/efivars.qcow2".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
         return False
 
@@ -126,42 +135,42 @@ class Machine:
 
     def suspend(self) -> None:
         """Let time stand still in the machine."""
-        self._virsh("suspend", DOMAIN, show=False)
+        self._virsh("suspend", self.name, show=False)
 
     def resume(self) -> None:
         """Let it go on; its clock is behind by then (`set_clock`)."""
-        self._virsh("resume", DOMAIN, show=False)
+        self._virsh("resume", self.name, show=False)
 
     # ---- copies (kit/twin.py)
 
     def described(self, snapshot: str) -> dict[str, str]:
         """How libvirt describes the machine and one of its snapshots, by the names of DESCRIPTIONS."""
-        asked = [("dumpxml", DOMAIN, "--inactive"), ("snapshot-dumpxml", DOMAIN, snapshot)]
+        asked = [("dumpxml", self.name, "--inactive"), ("snapshot-dumpxml", self.name, snapshot)]
         return {name: self._virsh(*words, "--security-info", show=False) for name, words in zip(DESCRIPTIONS, asked, strict=True)}
 
     def define(self, domain: Path, snapshot: Path) -> None:
         """Make such a machine known, with a snapshot that its disks hold already. Files alone would not tell a libvirtd that runs."""
         known = self.state / "c/libvirt/qemu"
-        for path in (known / f"{DOMAIN}.xml", known / "snapshot"):
+        for path in (known / f"{self.name}.xml", known / "snapshot"):
             _remove(path)
         self._virsh("define", str(domain), show=False)
-        self._virsh("snapshot-create", DOMAIN, str(snapshot), "--redefine", "--current", show=False)
+        self._virsh("snapshot-create", self.name, str(snapshot), "--redefine", "--current", show=False)
 
     # ---- snapshots
 
     def snapshot(self, name: str) -> None:
         """Keep the running machine: memory, disks, TPM and firmware variables. An older one of that name goes."""
         if self.has_snapshot(name):
-            self._virsh("snapshot-delete", DOMAIN, name)
-        self._virsh("snapshot-create-as", DOMAIN, name)
+            self._virsh("snapshot-delete", self.name, name)
+        self._virsh("snapshot-create-as", self.name, name)
 
     def has_snapshot(self, name: str) -> bool:
         """Whether a snapshot of that name exists."""
-        return self.created() and name in self._virsh("snapshot-list", DOMAIN, "--name", show=False).split()
+        return self.created() and name in self._virsh("snapshot-list", self.name, "--name", show=False).split()
 
     def restore(self, name: str, run: Callable[[str], object] | None = None) -> None:
         """Put the machine back to a snapshot, running. SSH connections from before are dead; the clock is stepped (`set_clock`)."""
-        self._virsh("snapshot-revert", DOMAIN, name, "--running")
+        self._virsh("snapshot-revert", self.name, name, "--running")
         self.set_clock(run)
 
     def set_clock(self, run: Callable[[str], object] | None = None) -> None:
@@ -180,8 +189,8 @@ class Machine:
         """The ports on 127.0.0.1 that lead to the server's ports, by name. Chosen once for this checkout."""
         path = self.state / "ports.json"
         if not path.exists():
-            first = free_ports(len(GUEST_PORTS))
-            path.write_text(json.dumps({name: first + i for i, name in enumerate(GUEST_PORTS)}))
+            first = free_ports(len(self.guest_ports))
+            path.write_text(json.dumps({name: first + i for i, name in enumerate(self.guest_ports)}))
         return json.loads(path.read_text())
 
     @property
@@ -285,7 +294,7 @@ class Machine:
 
     @property
     def _tpm(self) -> Path:
-        uuid = self._virsh("domuuid", DOMAIN, show=False).strip()
+        uuid = self._virsh("domuuid", self.name, show=False).strip()
         return self.state / "c/libvirt/qemu/swtpm" / uuid
 
     def _need_off(self, what: str) -> None:
@@ -326,7 +335,7 @@ class Machine:
             "box_file": str(box),
             "accel": accelerator(),
             "ports": self.ports,
-            "forwards": [[port, GUEST_PORTS[name]] for name, port in self.ports.items()],
+            "forwards": [[port, self.guest_ports[name]] for name, port in self.ports.items()],
         }
         (self.state / "machine.json").write_text(json.dumps(machine, indent=2))
         shutil.copy(ROOT / "Vagrantfile", self.state / "vagrant/Vagrantfile")
@@ -335,6 +344,26 @@ class Machine:
         variables = self.state / "efivars.qcow2"
         if not variables.exists():
             capture(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", VARIABLES, str(variables)], runner=True)
+
+
+# ---- other machines of this checkout
+
+
+def elsewhere(what: str, machine: str = "practice") -> dict[str, str]:
+    """The environment in which everything is about another machine of this checkout, whose state lies beside ours."""
+    return os.environ | {"CABINET_STATE": str(beside(what)), "CABINET_MACHINE": machine}
+
+
+def offsite() -> dict[str, str]:
+    """Whoever runs with it means the host outside."""
+    return elsewhere("offsite", "offsite")
+
+
+def removed(env: dict[str, str]) -> None:
+    """Nothing is left of that machine."""
+    if (there := Path(env["CABINET_STATE"])).exists():
+        subprocess.run([sys.executable, "-m", "kit.vm", "down"], cwd=ROOT, env=env, check=True)
+        shutil.rmtree(there)
 
 
 # ---- small things

@@ -93,17 +93,8 @@ class Host:
         return subprocess.run(self.place.inside(command), capture_output=True, text=True, check=False, **how)  # type: ignore[call-overload]
 
     def deploy(self) -> tuple[int, str]:
-        """As the technician does: at a terminal, who types the code when it is asked for. Exit code, and all that was said."""
-        words = [sys.executable, "-m", "pyinfra", "--data", f"vault_file={self.home}/vault.yaml", "@cabinet/x", "deploy_vault.py", "--yes"]
-        with terminal(words) as (process, person):
-            said = read(person, "Verification code: ", 240)
-            if seed := re.search(r"Without a camera: (\w+)", said):
-                (self.home / "seed").write_text(seed[1])
-            if process.poll() is None and said.endswith("Verification code: "):
-                os.write(person, f"{fresh_code(self.home / 'seed')}\n".encode())
-            said += read(person, "\0", 240)
-            process.wait(30)
-        return process.returncode, said
+        """As the technician does. Exit code, and all that was said."""
+        return deploy(self.home)
 
     def comes_in(self, user: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Whoever tries by these options of ssh, and has an answer to the question for a code."""
@@ -114,6 +105,37 @@ class Host:
         argv = ["ssh", "-F", "none", *known, "-p", str(self.sshd.line.port), *options, f"{user}@127.0.0.1", "sudo -n id -un"]
         environment = os.environ | {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
         return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
+
+
+def deploy(home: Path, seconds: float = 240) -> tuple[int, str]:
+    """At a terminal: whoever sits there types the code when it is asked for. Exit code, and all that was said."""
+    words = [sys.executable, "-m", "pyinfra", "--data", f"vault_file={home}/vault.yaml", "@cabinet/x", "deploy_vault.py", "--yes"]
+    with terminal(words) as (process, person):
+        said = read(person, "Verification code: ", seconds)
+        if seed := re.search(r"Without a camera: (\w+)", said):
+            (home / "seed").write_text(seed[1])
+        if process.poll() is None and said.endswith("Verification code: "):
+            os.write(person, f"{fresh_code(home / 'seed')}\n".encode())
+        said += read(person, "\0", seconds)
+        process.wait(30)
+    return process.returncode, said
+
+
+@contextmanager
+def agent(private: Path) -> Iterator[str]:
+    """An SSH agent that holds this key; where it answers."""
+    with (
+        tempfile.TemporaryDirectory() as directory,  # a socket's path is short
+        subprocess.Popen(["ssh-agent", "-D", "-a", f"{directory}/agent"], stdout=subprocess.DEVNULL) as process,
+    ):
+        try:
+            while not Path(directory, "agent").exists():
+                time.sleep(0.02)
+            environment = os.environ | {"SSH_AUTH_SOCK": f"{directory}/agent"}
+            subprocess.run(["ssh-add", "-q", str(private)], env=environment, check=True)
+            yield f"{directory}/agent"
+        finally:
+            process.terminate()
 
 
 @dataclass
@@ -168,23 +190,20 @@ def deployed(home: Path, scratch: Path) -> Iterator[Host]:
         tempfile.TemporaryDirectory() as state,  # a socket's path is short
         Place(*WANTED, *alarm.PACKAGES) as place,
         Sshd(place.inside, scratch) as sshd,
-        subprocess.Popen(["ssh-agent", "-D", "-a", f"{state}/agent"], stdout=subprocess.DEVNULL) as agent,
     ):
         try:
-            for name, value in (("CABINET_STATE", state), ("SSH_AUTH_SOCK", f"{state}/agent"), ("PYINFRA_PROGRESS", "off")):
-                patch.setenv(name, value)
+            patch.setenv("CABINET_STATE", state)
             sshd.line.command = place.inside("exec /usr/sbin/sshd -i")  # the system's own door
             plain(place, sshd)
             described(home, sshd)
-            while not Path(state, "agent").exists():
-                time.sleep(0.02)
-            subprocess.run(["ssh-add", "-q", str(home / "karim")], check=True)
-            host = Host(place, sshd, home)
-            code, host.said = host.deploy()
-            assert code == 0, host.said
-            yield host
+            with agent(home / "karim") as socket:
+                patch.setenv("SSH_AUTH_SOCK", socket)
+                patch.setenv("PYINFRA_PROGRESS", "off")
+                host = Host(place, sshd, home)
+                code, host.said = host.deploy()
+                assert code == 0, host.said
+                yield host
         finally:
-            agent.terminate()
             sshd.line.cut()
 
 

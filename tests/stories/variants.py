@@ -5,6 +5,7 @@ Run as pyinfra runs a role: `pyinfra inventory/vagrant.py tests.stories.variants
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from ipaddress import ip_network
 from unittest.mock import patch
@@ -15,7 +16,7 @@ from kit.clinic import Clinic, this_clinic
 from kit.deadman import Guarded
 from kit.keys import vm_public_key
 from kit.sections import Person
-from roles import firewall, ssh
+from roles import firewall, offsite, ssh
 
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNhYmluZXQgc3Rvcnk6IGEgc3RyYW5nZXJzIGtleSEh stranger"
 
@@ -89,3 +90,14 @@ def people_are(*people: Person) -> None:
     clinic = this_clinic().model_copy(update={"people": people})
     with patch.object(ssh, "this_site", lambda: clinic):
         ssh.ssh()
+
+
+@deploy("the copies go to another host")
+def copies_go_elsewhere() -> None:
+    """To the one that CABINET_VAULT names, as ADDRESS:PORT."""
+    address, _, port = os.environ["CABINET_VAULT"].partition(":")
+    clinic = this_clinic()
+    assert clinic.offsite is not None
+    other = clinic.model_copy(update={"offsite": clinic.offsite.model_copy(update={"host": address, "port": int(port)})})
+    with patch.object(offsite, "this_clinic", lambda: other):
+        offsite.offsite()
