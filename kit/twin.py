@@ -74,15 +74,12 @@ def wake() -> None:
     """Give the copy its own paths and ports, and let it go on where the original was when it was copied."""
     machine, original = Machine(), str(paths.state_dir()).removesuffix("-2")
     described = json.loads((machine.state / "machine.json").read_text())
-    before, ours = described["ports"], machine.ports
-    described |= {"ports": ours, "forwards": [[ours[name], port] for name, port in machine.guest_ports.items()]}
-    (machine.state / "machine.json").write_text(json.dumps(described, indent=2))
-    # Of the snapshots before that one nothing is known here, though the disks hold them.
+    moved = {f"{original}/": f"{machine.state}/"}
+    moved |= {f"tcp:127.0.0.1:{port}-": f"tcp:127.0.0.1:{machine.ports[name]}-" for name, port in described["ports"].items()}
+    forwards = [[machine.ports[name], port] for name, port in machine.guest_ports.items()]
+    (machine.state / "machine.json").write_text(json.dumps(described | {"ports": machine.ports, "forwards": forwards}, indent=2))
     for path in [*machine.state.glob("*.xml"), *machine.state.glob("c/swtpm*")]:
-        text = re.sub(r"<parent>.*?</parent>", "", path.read_text(), flags=re.DOTALL).replace(f"{original}/", f"{machine.state}/")
-        for name, port in before.items():
-            text = text.replace(f"tcp:127.0.0.1:{port}-", f"tcp:127.0.0.1:{ours[name]}-")
-        path.write_text(text)
+        path.write_text(its_own(path.read_text(), moved))
     (box,) = (machine.state / "disks").glob("*_box.img")
     capture(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", str(box), str(machine.state / "disks" / f"{machine.name}.img")], show=False)
     runner_directory("run")
@@ -90,6 +87,15 @@ def wake() -> None:
     machine.define(*(machine.state / name for name in DESCRIPTIONS))
     machine.sign()
     machine.restore(NAME, as_root)
+
+
+def its_own(text: str, moved: dict[str, str]) -> str:
+    """A description of the original, as one of the copy: each of `moved` by what stands in its place there.
+
+    Of the snapshots before that one nothing is said: the copy's disks hold them, but nobody describes them there.
+    """
+    text = re.sub(r"\s*<parent>.*?</parent>", "", text, flags=re.DOTALL)
+    return re.sub("|".join(map(re.escape, moved)), lambda found: moved[found[0]], text)
 
 
 def as_root(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kit import paths, vm
+from kit import paths, twin, vm
 
 
 @pytest.fixture
@@ -48,3 +48,29 @@ def test_what_an_earlier_checkout_left_is_removed_first(machine):
     assert not (machine.state / "disks").exists()
     assert sorted(path.name for path in (machine.state / "ssh").iterdir()) == ["meier.known_hosts"]
     assert machine.created()
+
+
+def test_a_copys_description_names_nothing_of_the_originals():
+    """Paths and ports that look alike are told apart, and no snapshot before its own is named."""
+    original = (
+        "<domainsnapshot><parent>\n<name>clean</name>\n</parent><source file='/s/1/disks/a'/><x file='/s/1-2/b'/>"
+        "hostfwd=tcp:127.0.0.1:2000-:22,hostfwd=tcp:127.0.0.1:2001-:443"
+    )
+    moved = {"/s/1/": "/s/1-2/", "tcp:127.0.0.1:2000-": "tcp:127.0.0.1:2001-", "tcp:127.0.0.1:2001-": "tcp:127.0.0.1:2002-"}
+    assert twin.its_own(original, moved) == (
+        "<domainsnapshot><source file='/s/1-2/disks/a'/><x file='/s/1-2/b'/>"
+        "hostfwd=tcp:127.0.0.1:2001-:22,hostfwd=tcp:127.0.0.1:2002-:443"
+    )
+
+
+def test_another_machine_of_a_checkout_is_another_machine(machine, monkeypatch):
+    """Its state lies beside ours, and so its ports, its neighbour and its name on this computer are others."""
+    there = vm.offsite()
+    ours = paths.instance_id()
+    monkeypatch.setenv("CABINET_STATE", there["CABINET_STATE"])
+    monkeypatch.setenv("CABINET_MACHINE", there["CABINET_MACHINE"])
+    other = vm.Machine()
+    assert (other.name, other.state.parent, other.state != machine.state) == ("offsite", machine.state.parent, True)
+    assert paths.instance_id() != ours and other.neighbour.namespace != machine.neighbour.namespace
+    other.sign()
+    assert other.created() and not machine.created()
