@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pyinfra.connectors.base import ConnectorData, DataMeta
 from pyinfra_openssh.connector import OpenSSHConnector, private
-from pyinfra_openssh.foresight import in_parallel
+from pyinfra_openssh.foresight import Answers, in_parallel
 from pyinfra_openssh.shell import Result, Shell
 
 from kit import clinic, facts, vault
@@ -26,15 +26,20 @@ class CabinetData(ConnectorData, total=False):
     vault_file: str
 
 
-def together(shell: Shell, questions: Sequence[str]) -> dict[str, Result]:
-    """The answers to questions asked at the same time; what lies at many paths is one question."""
+def together(shell: Shell, questions: Sequence[str]) -> Answers:
+    """Have questions asked at the same time; what lies at many paths is one question. What this returns waits for the answers."""
     paths = {question: path for question in questions if (path := facts.Path.asked(question))}
     others = [question for question in questions if question not in paths]
     all_paths = facts.Path.together(list(paths.values()))
-    answers = in_parallel(shell, [*others, *([all_paths] if paths else [])])
-    if said := answers.pop(all_paths, None):
-        found = facts.Path.apart(said.stdout.decode(errors="replace"))
-        answers |= {question: Result(0, found[path].encode(), b"") for question, path in paths.items() if path in found}
+    under_way = in_parallel(shell, [*others, *([all_paths] if paths else [])])
+
+    def answers() -> dict[str, Result]:
+        known = under_way()
+        if said := known.pop(all_paths, None):
+            found = facts.Path.apart(said.stdout.decode(errors="replace"))
+            known |= {question: Result(0, found[path].encode(), b"") for question, path in paths.items() if path in found}
+        return known
+
     return answers
 
 
