@@ -15,8 +15,7 @@ from pyinfra_openssh.connector import OpenSSHConnector, private
 from pyinfra_openssh.foresight import Answers, in_parallel
 from pyinfra_openssh.shell import Result, Shell
 
-from kit import clinic, facts, vault
-from kit.connection import HELD, Connection
+from kit import facts
 
 
 class CabinetData(ConnectorData, total=False):
@@ -60,6 +59,10 @@ class CabinetConnector(OpenSSHConnector):
 
     def open(self) -> tuple[Shell, Path]:
         """Log in with both factors unless somebody did, and become root. Raises LoginError, ShellGone."""
+        # pyinfra loads each connector in each run; who uses another one need not load the clinic's model.
+        from kit import clinic, vault  # noqa: PLC0415
+        from kit.connection import HELD, Connection  # noqa: PLC0415
+
         if held := os.environ.get(HELD):
             os.read(int(held), 2)  # all is loaded by now
         if vault_file := self.host.data.get("vault_file"):
