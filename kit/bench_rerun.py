@@ -224,7 +224,7 @@ def floor(sshd: Sshd, work: str) -> dict[str, float]:
     began = time.monotonic()
     shell.run(script)
     between = time.monotonic()
-    together(shell, questions)
+    together(shell, questions)()
     seconds = {"script": round(between - began, 1), "in_parallel": round(time.monotonic() - between, 1)}
     shell.close()
     return seconds

@@ -184,7 +184,7 @@ def test(part: str | None) -> None:
 @cli.command()
 @click.argument("name")
 def plan(name: str) -> None:
-    """Show what a deploy of NAME would change, files as a diff; changes nothing.
+    """Show what a deploy of NAME would change, files as a diff, all else by name; changes nothing.
 
     Exit code 0: nothing; 2: something; 1: it could not be found out.
     """

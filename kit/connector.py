@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 
 from pyinfra.connectors.base import ConnectorData, DataMeta
 from pyinfra_openssh.connector import OpenSSHConnector, private
-from pyinfra_openssh.foresight import in_parallel
+from pyinfra_openssh.foresight import Answers, in_parallel
 from pyinfra_openssh.shell import Result, Shell
 
-from kit import clinic, facts, vault
-from kit.connection import HELD, Connection
+from kit import facts
 
 
 class CabinetData(ConnectorData, total=False):
@@ -26,15 +25,20 @@ class CabinetData(ConnectorData, total=False):
     vault_file: str
 
 
-def together(shell: Shell, questions: Sequence[str]) -> dict[str, Result]:
-    """The answers to questions asked at the same time; what lies at many paths is one question."""
+def together(shell: Shell, questions: Sequence[str]) -> Answers:
+    """Have questions asked at the same time; what lies at many paths is one question. What this returns waits for the answers."""
     paths = {question: path for question in questions if (path := facts.Path.asked(question))}
     others = [question for question in questions if question not in paths]
     all_paths = facts.Path.together(list(paths.values()))
-    answers = in_parallel(shell, [*others, *([all_paths] if paths else [])])
-    if said := answers.pop(all_paths, None):
-        found = facts.Path.apart(said.stdout.decode(errors="replace"))
-        answers |= {question: Result(0, found[path].encode(), b"") for question, path in paths.items() if path in found}
+    under_way = in_parallel(shell, [*others, *([all_paths] if paths else [])])
+
+    def answers() -> dict[str, Result]:
+        known = under_way()
+        if said := known.pop(all_paths, None):
+            found = facts.Path.apart(said.stdout.decode(errors="replace"))
+            known |= {question: Result(0, found[path].encode(), b"") for question, path in paths.items() if path in found}
+        return known
+
     return answers
 
 
@@ -55,6 +59,10 @@ class CabinetConnector(OpenSSHConnector):
 
     def open(self) -> tuple[Shell, Path]:
         """Log in with both factors unless somebody did, and become root. Raises LoginError, ShellGone."""
+        # pyinfra loads each connector in each run; who uses another one need not load the clinic's model.
+        from kit import clinic, vault  # noqa: PLC0415
+        from kit.connection import HELD, Connection  # noqa: PLC0415
+
         if held := os.environ.get(HELD):
             os.read(int(held), 2)  # all is loaded by now
         if vault_file := self.host.data.get("vault_file"):

@@ -70,6 +70,8 @@ def interview() -> Draft:
     _title("The application")
     draft["proxy"] = {"names": [draft["hostname"]]}
     _ask(draft, ("proxy", "upstream"), "Where it listens, such as http://127.0.0.1:8080 (empty: not installed yet)", default="")
+    _title("When something is wrong")
+    _ask_alarm(draft)
     return draft
 
 
@@ -134,6 +136,21 @@ def _ask_person(draft: Draft, index: int) -> None:
     _ask(draft, ("people", index, "keys", 0), "Public key: the path of the .pub file, or its line", read=_key_line)
 
 
+def _ask_alarm(draft: Draft) -> None:
+    """Mail alone: a webhook has an address that nobody types from memory, and clinics/example.yaml shows it."""
+    _ask(draft, ("alarm", "mail", "to"), "Who is told by mail: their addresses (empty: nobody yet)", default="", many=True)
+    if not draft["alarm"]["mail"]:
+        del draft["alarm"]
+        return
+    _ask(draft, ("alarm", "mail", "sender"), "Address that the mail comes from")
+    _ask(draft, ("alarm", "mail", "host"), "Mail server that takes it (with STARTTLS, at port 587)")
+    _ask(draft, ("alarm", "mail", "login", "user"), "The server's account there (empty: it needs none)", default="")
+    if not draft["alarm"]["mail"]["login"]:
+        del draft["alarm"]["mail"]["login"]
+        return
+    _ask(draft, ("alarm", "mail", "login", "password_file"), "File on this machine, outside of the tree, that holds its password")
+
+
 def _key_line(answer: str) -> str:
     """The key itself, where the answer is the file that holds it."""
     path = Path(answer).expanduser()
@@ -181,6 +198,7 @@ def clinic_text(draft: Draft) -> str:
         "proxy:",
         f"  names: {_list(draft['proxy']['names'])}",
         *([f"  upstream: {draft['proxy']['upstream']}"] if "upstream" in draft["proxy"] else []),
+        *(_alarm_lines(draft["alarm"]["mail"]) if "alarm" in draft else []),
     ]
     return "\n".join(lines) + "\n"
 
@@ -198,6 +216,13 @@ def _person_lines(person: Draft) -> list[str]:
         lines += ["    keys:", *(f"      - {_word(key)}" for key in person["keys"])]
     if person.get("login") is False:
         lines.append("    login: false")
+    return lines
+
+
+def _alarm_lines(mail: Draft) -> list[str]:
+    lines = ["", "alarm:", "  mail:", f"    to: {_list(mail['to'])}", *(f"    {key}: {_word(mail[key])}" for key in ("sender", "host"))]
+    if "login" in mail:
+        lines += ["    login:", *(f"      {key}: {_word(mail['login'][key])}" for key in ("user", "password_file"))]
     return lines
 
 

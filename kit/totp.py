@@ -1,21 +1,11 @@
-"""Time-based one-time codes (RFC 6238, SHA-1, 6 digits, 30 s), for people who are tests and for checking an enrolment."""
+"""The codes of people who are tests: each is used once, as the server takes it once."""
 
 from __future__ import annotations
 
-import base64
-import hmac
-import struct
 import time
 from pathlib import Path
 
-STEP = 30
-
-
-def code(seed: str, step: int) -> str:
-    """The six digits that `seed` (base32) gives for time step `step`."""
-    digest = hmac.digest(base64.b32decode(seed.upper() + "=" * (-len(seed) % 8)), struct.pack(">Q", step), "sha1")
-    start = digest[-1] & 15
-    return f"{(struct.unpack('>I', digest[start : start + 4])[0] & 0x7FFFFFFF) % 10**6:06d}"
+from practice.totp import STEP, code
 
 
 def fresh_code(seed_file: Path, now: float | None = None) -> str:

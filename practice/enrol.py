@@ -8,8 +8,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import quote, urlencode
+
+from practice import totp
 
 SEEDS = Path("/etc/cabinet/totp")
 PEOPLE = Path("/etc/cabinet/people.json")
@@ -17,6 +20,7 @@ PEOPLE = Path("/etc/cabinet/people.json")
 PROVEN = Path("/etc/cabinet/door-proven")
 # Each code once; one step of 30 s either side of now; five tries a minute, which only the holder of the key ever reaches.
 OPTIONS = ('" RATE_LIMIT 5 60', '" WINDOW_SIZE 3', '" DISALLOW_REUSE', '" TOTP_AUTH')
+TRIES = 3  # of who types from a phone that is right there
 SEED_BYTES = 20  # as long as the SHA-1 that RFC 6238 makes codes with
 
 
@@ -44,16 +48,23 @@ def main(arguments: argparse.Namespace) -> int:
         return refused("nothing was changed")
     if arguments.new or not (SEEDS / name).exists():
         make(name)
-    if arguments.quiet:
-        return 0
+    return 0 if arguments.quiet else hand_over(arguments)
+
+
+def hand_over(arguments: argparse.Namespace) -> int:
+    """Show it, once; at a terminal it counts as shown when the phone has said a code."""
+    name = arguments.name
     shown = SEEDS / f".{name}.shown"
     if shown.exists() and not arguments.show:
         return refused(f"{name}'s second factor was shown already; --new makes another, --show shows this one again")
     if arguments.png:
         subprocess.run(["qrencode", "-t", "PNG", "-s", "8", "-o", arguments.png], input=address(name), text=True, check=True, umask=0o077)
     show(name, arguments.json)
-    shown.touch(mode=0o600)
     record(f"second factor of {name} shown")
+    # In a deploy nobody types here: there the log-in itself is the proof (kit/enrol.py).
+    if not arguments.json and sys.stdin.isatty() and not proved(name):
+        return refused(f"none of these is a code of {name}'s. Is the phone's clock right? Asked again, this shows the same one once more")
+    shown.touch(mode=0o600)
     return 0
 
 
@@ -126,6 +137,21 @@ def show(name: str, as_json: bool) -> None:
     # By standard input: other people's `ps` shows arguments.
     subprocess.run(["qrencode", "-t", "UTF8", "-m", "2"], input=address(name), text=True, check=True)
     print(f"\nWithout a camera: {(SEEDS / name).read_text().split(chr(10), 1)[0]} (time-based, 6 digits, 30 seconds)")
+
+
+def proved(name: str) -> bool:
+    """Whether the phone says a right code; or nobody can say one now, because the phone is elsewhere, which is recorded."""
+    seed = (SEEDS / name).read_text().split("\n", 1)[0]
+    for _ in range(TRIES):
+        print(f"The code that {name}'s phone shows now (nothing: the phone is not here): ", end="", file=sys.stderr, flush=True)
+        typed = sys.stdin.readline().replace(" ", "").strip()
+        if not typed:
+            record(f"second factor of {name} not tried")
+            return True
+        if totp.accepts(seed, typed, time.time()):
+            record(f"second factor of {name} tried: the phone has it")
+            return True
+    return False
 
 
 def agreed(name: str) -> bool:

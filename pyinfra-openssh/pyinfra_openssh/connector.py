@@ -119,10 +119,12 @@ class OpenSSHConnector(BaseConnector):
         """Log in, and start a shell."""
         try:
             shell, directory = self.open()
+            self.foresight = Foresight(directory / asked_file(), self.together)
+            if self.data.get("openssh_foresight", True):
+                self.foresight.begin(shell)
         except (ConnectionError, TimeoutError) as refused:
             raise ConnectError(str(refused)) from refused
         self.shells: dict[str | None, Shell] = {None: shell}
-        self.foresight = Foresight(directory / asked_file(), self.together)
 
     def disconnect(self) -> None:
         """End the shells; the connection stays for the next run."""

@@ -1,7 +1,7 @@
 """What the last run asked is asked again at once, before this run asks it: one round trip, on all processors, instead of one each.
 
 An answer is used until the first command that is not a question; a question that nobody foresaw is asked as ever. So a wrong guess
-costs time, never truth.
+costs time, never truth. The server begins to answer as soon as it is connected, while pyinfra still reads what it is to do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ trap 'cd /; rm -rf $d' EXIT
 %s
 wait; tar -cf - ."""
 
-Together = Callable[[Shell, Sequence[str]], dict[str, Result]]
+Answers = Callable[[], dict[str, Result]]
+Together = Callable[[Shell, Sequence[str]], Answers]
 
 
 class Foresight:
@@ -44,22 +45,30 @@ class Foresight:
         self.expected = self._read()
         self.places = {question: place for place, question in enumerate(self.expected)}
         self.reach = len(self.expected)
+        self.begun: Answers | None = None
+
+    def begin(self, shell: Shell) -> None:
+        """Ask what will be asked in `shell`, that of the account logged in; the answers are waited for at the first question."""
+        if len(wanted := [text for who, text in self.expected if who is None]) > 1:
+            self.begun = self.together(shell, wanted)
 
     def answer(self, account: str | None, question: str, shell: Shell) -> Result | None:
         """What is known, or comes to be known with the next ones in `shell`, the account's own; None when it has to be asked by itself."""
         asked = (account, question)
         self.asked[asked] = None
-        if asked not in self.answers and asked in self.places:
+        if account is None and self.begun:
+            self.answers, self.begun = {(None, text): said for text, said in self.begun().items()}, None
+        elif asked not in self.answers and asked in self.places:
             ahead = self.expected[self.places[asked] :][: self.reach]
             wanted = [text for who, text in ahead if who == account and (who, text) not in self.answers]
             if len(wanted) > 1:
-                self.answers |= {(account, text): said for text, said in self.together(shell, wanted).items()}
+                self.answers |= {(account, text): said for text, said in self.together(shell, wanted)().items()}
             self.reach *= 2
         return self.answers.get(asked)
 
     def forget(self) -> None:
         """Something may have changed: nothing that was known is known any more."""
-        self.answers, self.reach = {}, 1
+        self.answers, self.begun, self.reach = {}, None, 1
 
     def keep(self) -> None:
         """Write down what was asked, for the next run, and after it what this one, cut off, did not come to."""
@@ -77,14 +86,22 @@ class Foresight:
             return []
 
 
-def in_parallel(shell: Shell, questions: Sequence[str]) -> dict[str, Result]:
-    """The answers to shell commands that change nothing, asked at the same time, on all processors; what came to no end is missing."""
+def in_parallel(shell: Shell, questions: Sequence[str]) -> Answers:
+    """Have shell commands that change nothing asked at the same time, on all processors; what this returns waits for their answers.
+
+    What came to no end is missing.
+    """
     if not questions:
-        return {}
+        return dict
     answered = [ANSWERED.format(question=shlex.quote(question), number=number) for number, question in enumerate(questions)]
     workers = ["\n".join(answered[worker::WORKERS]) for worker in range(min(WORKERS, len(answered)))]
     script = SCRIPT % "\n".join(f"( {work} ) &" for work in workers)
-    done = shell.run(script, timeout=300)
+    result = shell.begin(script, timeout=300)
+    return lambda: unpacked(result(), questions)
+
+
+def unpacked(done: Result, questions: Sequence[str]) -> dict[str, Result]:
+    """Whose answer is whose."""
     if done.rc:  # no room for the answers, say: then each is asked by itself
         return {}
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:

@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 # A file travels in pieces of this size: the server's shell holds no more than one of them, a few times over.
 PIECE = 3 << 18  # bytes; divisible by three, so that base64 pads none but the last
 
+T = TypeVar("T")
 TAIL = 64  # bytes; the mark at the end of a stream is shorter
 
 
@@ -35,6 +36,12 @@ class Result:
     stderr: bytes
 
 
+def marks() -> tuple[str, str]:
+    """A nonce, and the line that says it on both streams, with the exit code of what came before."""
+    nonce = secrets.token_hex(12)
+    return nonce, f"{{ printf '\\n{nonce} %d\\n' $?; printf '\\n{nonce}\\n' >&2; }}\n"
+
+
 class Shell:
     """A POSIX shell at the other end of `argv`, fed over its standard input.
 
@@ -45,7 +52,8 @@ class Shell:
     def __init__(self, argv: Sequence[str], label: str) -> None:
         """Start `argv`; `label` names the host in errors."""
         self.argv, self.label = list(argv), label
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._begun: Callable[[], Result] | None = None
         self._process = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
 
     def again(self) -> Shell:
@@ -66,6 +74,27 @@ class Shell:
         if stdin is not None:
             before, source = f"printf %s {shlex.quote(base64.b64encode(stdin).decode())} | base64 -d | ", ""
         return self._exchange([f"{before}( eval {shlex.quote(command)} ) {source}\n".encode()], shown or command, timeout)
+
+    def begin(self, command: str, timeout: float | None = None) -> Callable[[], Result]:
+        """Send `command`, and go on; what this returns waits for its end, at most `timeout` seconds. Both raise as `run` does.
+
+        Whatever is run before its answer was asked for waits for it, too.
+        """
+        nonce, end = marks()
+        said: list[Result] = []
+
+        def result() -> Result:
+            with self._lock:
+                if not said:
+                    self._begun = None
+                    said.append(self._guarded(command, lambda: self._feed(iter([b""]), nonce, command, timeout, None)))
+                return said[0]
+
+        with self._lock:
+            self._settle()
+            self._guarded(command, lambda: self._send(f"( eval {shlex.quote(command)} ) </dev/null\n{end}".encode(), command))
+            self._begun = result
+        return result
 
     def put(self, source: BinaryIO, path: str, mode: str = "600") -> None:
         """Create or replace `path` whole or not at all: 0600 and under a name nobody can guess until its checksum is right, then `mode`.
@@ -109,6 +138,8 @@ class Shell:
     def close(self) -> None:
         """End the shell; what it started in the background goes on."""
         self._process.stdin.close()  # type: ignore[union-attr]
+        if self._begun:  # nobody will read what it says
+            self._process.kill()
         if self._process.poll() is None:
             try:
                 self._process.wait(5)
@@ -123,24 +154,38 @@ class Shell:
 
         `take` gets the output as it comes, instead of the result.
         """
-        nonce = secrets.token_hex(12)
-        end = f"{{ printf '\\n{nonce} %d\\n' $?; printf '\\n{nonce}\\n' >&2; }}\n"
+        nonce, end = marks()
         with self._lock:
-            if self.ended:
-                raise ShellGone(f"{self.label}: the connection had ended before: {what[:200]}")
-            try:
-                return self._feed(itertools.chain(commands, [end.encode()]), nonce.encode(), what, timeout, take)
-            except BaseException:  # what this command says yet would be taken for the answer to the next one
-                self._process.stdin.close()  # type: ignore[union-attr]
-                raise
+            self._settle()
+            return self._guarded(what, lambda: self._feed(itertools.chain(commands, [end.encode()]), nonce, what, timeout, take))
 
-    def _feed(
-        self, script: Iterator[bytes], nonce: bytes, what: str, timeout: float | None, take: Callable[[bytes], None] | None
-    ) -> Result:
+    def _settle(self) -> None:
+        """The answer to what was begun comes first."""
+        if self._begun:
+            self._begun()
+
+    def _guarded(self, what: str, talk: Callable[[], T]) -> T:
+        """What `talk` gives; when it fails, the shell ends with it. Raises ShellGone when it had ended before."""
+        if self.ended:
+            raise ShellGone(f"{self.label}: the connection had ended before: {what[:200]}")
+        try:
+            return talk()
+        except BaseException:  # what this command says yet would be taken for the answer to the next one
+            self._process.stdin.close()  # type: ignore[union-attr]
+            raise
+
+    def _send(self, script: bytes, what: str) -> None:
+        """Write all of what is one command: it says nothing before it has read its end, so nobody need read meanwhile."""
+        into, unsent = self._process.stdin.fileno(), memoryview(script)  # type: ignore[union-attr]
+        while unsent:
+            select.select([], [into], [])
+            unsent = unsent[self._write(unsent[:65536], what) :]
+
+    def _feed(self, script: Iterator[bytes], nonce: str, what: str, timeout: float | None, take: Callable[[bytes], None] | None) -> Result:
         """Write and read at once: neither side waits for the other, and ssh may have made our pipes non-blocking."""
         into, out, err = (stream.fileno() for stream in (self._process.stdin, self._process.stdout, self._process.stderr))  # type: ignore[union-attr]
         seen = {out: bytearray(), err: bytearray()}
-        wanted = {out: b"\n" + nonce + b" ", err: b"\n" + nonce + b"\n"}
+        wanted = {out: f"\n{nonce} ".encode(), err: f"\n{nonce}\n".encode()}
         unsent, unread = memoryview(next(script)), {out, err}
         deadline = None if timeout is None else time.monotonic() + timeout
         while unread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,19 +24,19 @@ QUESTIONS = ["echo a; exit 3", "printf 'b\\0'; echo c >&2", "cd /; exit", "false
 
 def test_answers_are_those_of_the_shell(shell: Shell) -> None:
     """Asked together or one by one: exit code and both streams are the same."""
-    assert in_parallel(shell, QUESTIONS) == {question: shell.run(question) for question in QUESTIONS}
+    assert in_parallel(shell, QUESTIONS)() == {question: shell.run(question) for question in QUESTIONS}
     assert shell.run("ls -d ${TMPDIR:-/tmp}/foresight.*").stdout == b""
 
 
 def test_a_question_that_breaks_the_shell_is_left_to_be_asked(shell: Shell) -> None:
     """What does not come to its end is not known; the others are."""
-    assert list(in_parallel(shell, ["echo 'unterminated", "kill -KILL $(exec sh -c 'echo $PPID')", "echo fine"]))[-1:] == ["echo fine"]
+    assert list(in_parallel(shell, ["echo 'unterminated", "kill -KILL $(exec sh -c 'echo $PPID')", "echo fine"])())[-1:] == ["echo fine"]
 
 
 def test_without_room_for_the_answers_nothing_is_known() -> None:
     """The run then asks one by one, as ever; it does not end."""
     nowhere = Shell(["env", "TMPDIR=/nonexistent", "sh"], "here")
-    assert in_parallel(nowhere, QUESTIONS) == {}
+    assert in_parallel(nowhere, QUESTIONS)() == {}
     nowhere.close()
 
 
@@ -59,6 +60,32 @@ def test_it_knows_what_was_asked_last_time_until_something_changes(shell: Shell,
     state.write_text("after")
     run.forget()
     assert run.answer(None, question, shell) is None
+
+
+def test_the_server_answers_while_nobody_has_asked_yet(shell: Shell, tmp_path: Path) -> None:
+    """From the connection on; the first question waits for what is not yet there."""
+    asked = tmp_path / "asked"
+    questions = [f"touch {asked}; echo one", "sleep 0.2; echo two", "echo three"]
+    run = asked_before(tmp_path / "asked.json", shell, *questions)
+    run.begin(shell)
+    deadline = time.monotonic() + 5
+    while not asked.exists():
+        assert time.monotonic() < deadline, "nothing was asked"
+        time.sleep(0.01)
+    asked.unlink()
+    assert [run.answer(None, question, shell).stdout for question in questions] == [b"one\n", b"two\n", b"three\n"]  # type: ignore[union-attr]
+    assert not asked.exists(), "it was asked a second time"
+
+
+def test_what_was_begun_before_a_change_is_no_answer_after_it(shell: Shell, tmp_path: Path) -> None:
+    """The change waits in the same shell; then the question has to be asked anew."""
+    state = tmp_path / "state"
+    state.write_text("before")
+    run = asked_before(tmp_path / "asked.json", shell, f"cat {state}", "sleep 0.2")
+    run.begin(shell)
+    run.forget()
+    assert shell.run(f"printf after >{state}; echo changed").stdout == b"changed\n"
+    assert run.answer(None, f"cat {state}", shell) is None
 
 
 def test_after_a_change_it_looks_ahead_further_with_each_miss(shell: Shell, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import filecmp
 import io
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +153,30 @@ def test_a_command_without_end_is_given_up(shell: Shell) -> None:
     """The time-out names the host and the command."""
     with pytest.raises(TimeoutError, match="here: no end after 0.3 s: sleep 30"):
         shell.run("sleep 30", timeout=0.3)
+
+
+def test_what_was_begun_is_answered_in_its_turn(shell: Shell) -> None:
+    """More than a pipe holds either way; what is run meanwhile gets its own answer, whichever is asked for first."""
+    padding = "x" * 200_000
+    first = shell.begin(f": {padding}; head -c 200000 /dev/zero; exit 3")
+    second = shell.begin("echo second")
+    assert shell.run("echo third").stdout == b"third\n"
+    assert second().stdout == b"second\n"
+    assert (first().rc, len(first().stdout)) == (3, 200_000)
+
+
+def test_a_connection_that_is_lost_under_what_was_begun(shell: Shell) -> None:
+    """Whoever waits is told, and so is whoever comes after."""
+    answer = shell.begin("kill -KILL $$; sleep 1")
+    with pytest.raises(ShellGone, match="here: the connection (had )?ended"):
+        answer()
+    with pytest.raises(ShellGone):
+        shell.run("true")
+
+
+def test_who_leaves_does_not_wait_for_what_was_begun() -> None:
+    """Nobody will read its answer."""
+    shell, began = Shell(["sh"], "here"), time.monotonic()
+    shell.begin("exec sleep 30")
+    shell.close()
+    assert time.monotonic() - began < 3

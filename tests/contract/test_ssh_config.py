@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
+import resource
 import secrets
 import select
 import subprocess
@@ -272,3 +274,23 @@ def test_a_line_that(sshd: Sshd, how: str) -> None:
     assert "server: the connection ended during: a long one: touch /run/began; sleep 99" in said
     assert "server: the connection has ended; the next run logs in anew" in said
     assert run.returncode == 1
+
+
+def test_a_large_file_there_and_back(sshd: Sshd, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """As large as a disk image where there is time for it; whole, 0600, and neither end ever holds it in memory."""
+    size = 200_000_000 if pytestconfig.getoption("--long") else 20_000_000
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as file:
+        for _ in range(size // 1_000_000):
+            file.write(os.urandom(1_000_000))
+    state = State(Inventory((["@openssh/server"], {"openssh_config_file": str(sshd.ssh_config)})), Config())
+    host = state.inventory.get_host("@openssh/server")
+    host.connect(show_errors=False, raise_exceptions=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert host.put_file(str(source), "/srv/it's large") and host.get_file("/srv/it's large", str(target))
+    _, output = host.run_shell_command(StringCommand("stat -c %a /srv/*large; awk '/VmHWM/ {print $2}' /proc/$$/status; rm /srv/*large"))
+    mode, held = output.stdout_lines
+    host.disconnect()
+    host.connector.master.close()  # type: ignore[union-attr]
+    assert filecmp.cmp(source, target, shallow=False)
+    assert (mode, int(held) < 10_000, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 15_000) == ("600", True, True)

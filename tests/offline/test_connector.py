@@ -23,7 +23,7 @@ def test_many_paths_are_one_question(tmp_path: Path) -> None:
     paths = [str(path) for path in tmp_path.iterdir()] + [f"{tmp_path}/nothing", "/dev/null"]
     questions = [PathFact().command(path=path).get_raw_value() for path in paths]
     alone = {question: shell.run(question) for question in questions}
-    known = together(shell, questions)
+    known = together(shell, questions)()
     assert known == {question: answer for question, answer in alone.items() if question in known}
     left = {path for path, question in zip(paths, questions, strict=True) if question not in known}
     assert left == {f"{tmp_path}/fifo", "/dev/null"}

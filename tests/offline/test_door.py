@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -20,6 +21,14 @@ from roles import ssh
 TOKEN = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fAAAABHNzaDo="
 
 
+class Terminal(io.StringIO):
+    """Somebody types."""
+
+    def isatty(self) -> bool:
+        """They do."""
+        return True
+
+
 @pytest.fixture
 def seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A server's directories, somewhere else."""
@@ -27,6 +36,7 @@ def seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(practice_enrol, "PEOPLE", tmp_path / "people.json")
     monkeypatch.setattr(practice_enrol, "PROVEN", tmp_path / "door-proven")
     monkeypatch.setattr(practice_enrol, "record", lambda what: None)
+    monkeypatch.setattr(practice_enrol.os, "geteuid", lambda: 0)
     (tmp_path / "people.json").write_text(json.dumps([{"name": "amina", "login": True}, {"name": "nadia", "login": False}]))
     return tmp_path / "totp"
 
@@ -65,6 +75,31 @@ def test_a_seed_is_made_once_and_shown_once(seeds: Path, capsys: pytest.CaptureF
     assert enrol.seed_in(json.loads(capsys.readouterr().out)["address"]) == first
     assert practice_enrol.main(asked_for("amina", new=True, yes=True)) == 0
     assert enrol.seed_in(json.loads(capsys.readouterr().out)["address"]) != first
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "shown"),
+    [
+        (["{}"], 0, True),
+        (["000 000", "{}"], 0, True),
+        (["é", "000000", "12345"], 1, False),
+        ([""], 0, True),
+    ],
+    ids=["at once", "the second time", "never", "the phone is elsewhere"],
+)
+def test_at_a_terminal_the_phone_says_a_code(
+    seeds: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str], code: int, shown: bool
+) -> None:
+    """Until it has said one, the seed counts as not shown: asked again, the same one is shown once more."""
+    practice_enrol.make("amina")
+    seed = (seeds / "amina").read_text().splitlines()[0]
+    monkeypatch.setattr(practice_enrol, "show", lambda name, as_json: None)
+    right, lines = totp.code(seed, 1_700_000_000 // totp.STEP), "\n".join([*typed, ""])
+    monkeypatch.setattr(practice_enrol.time, "time", lambda: 1_700_000_000.0)
+    monkeypatch.setattr(practice_enrol.sys, "stdin", Terminal(lines.format(right)))
+    assert practice_enrol.main(asked_for("amina", json=False)) == code
+    assert (seeds / ".amina.shown").exists() == shown
+    assert (seeds / "amina").read_text().splitlines()[0] == seed
 
 
 def test_a_new_seed_has_to_be_proven_by_whoever_proved_the_door(seeds: Path) -> None:

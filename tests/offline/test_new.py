@@ -18,7 +18,8 @@ SERVER = ["practice.haddad.example", "192.168.10.5", "installer", "enp1s0", "enp
 DISKS = ["0123456", "y", "0123456", "WD-WX12A3456789", "n"]
 TECHNICIAN = ["Karim Meziane", "karim", "technician", KARIM]
 APPLICATION = ["http://127.0.0.1:8080"]
-ANSWERS = [*PRACTICE, *SERVER, *DISKS, *TECHNICIAN, "n", *APPLICATION]
+NOBODY = [""]
+ANSWERS = [*PRACTICE, *SERVER, *DISKS, *TECHNICIAN, "n", *APPLICATION, *NOBODY]
 
 
 @pytest.fixture
@@ -46,13 +47,33 @@ def test_good_answers_become_a_clinic(tree: Path) -> None:
     assert [str(address) for address in clinic.network.resolvers] == ["192.168.10.1", "9.9.9.9"]
     assert [(person.name, person.keys) for person in clinic.people] == [("karim", (KARIM,))]
     assert (clinic.proxy.names, clinic.proxy.upstream) == (("practice.haddad.example",), "http://127.0.0.1:8080")
+    assert clinic.alarm is None
+
+
+@pytest.mark.parametrize("account", [True, False])
+def test_whoever_is_told_stands_in_the_file(tree: Path, tmp_path: Path, account: bool) -> None:
+    """Where to, whence, by which server, and as whom; the password stays in the file that holds it."""
+    (tmp_path / "password").write_text("a word that nobody guesses\n")
+    login = ["server@haddad.example", "password", f"{tmp_path}/missing", f"{tmp_path}/password"] if account else [""]
+    to = "garde@haddad.example, alerts@atlas"
+    mail = [to, f"{to}.example", "server@haddad.example", "mail.haddad.example"]
+    result = run([*ANSWERS[:-1], *mail, *login])
+    assert result.exit_code == 0, result.output
+    assert '  "alerts@atlas" is not a mail address' in result.output
+    assert ("is not the whole path" in result.output, "is not a file on this machine" in result.output) == (account, account)
+    sent = load(tree / "clinics/alger.yaml").alarm.mail
+    assert (sent.to, sent.sender) == (("garde@haddad.example", "alerts@atlas.example"), "server@haddad.example")
+    assert (sent.host, sent.port, sent.encryption) == ("mail.haddad.example", 587, "starttls")
+    assert (sent.login and (sent.login.user, sent.login.password_file)) == (
+        ("server@haddad.example", tmp_path / "password") if account else None
+    )
 
 
 def test_a_wrong_answer_is_asked_again_at_once(tree: Path) -> None:
     """The model's own sentence is shown under the answer, what contradicts an earlier answer included."""
     answers = [*PRACTICE[:-1], "Africa/Alger", *PRACTICE[-1:], *SERVER[:5], "192.168.10.0/24", *SERVER[5:]]
     answers += [*DISKS[:3], "0123456", *DISKS[3:]]
-    answers += ["Karim Meziane", "Karim", "karim", "technicien", "technician", "karim.pub", KARIM, "n", ""]
+    answers += ["Karim Meziane", "Karim", "karim", "technicien", "technician", "karim.pub", KARIM, "n", "", *NOBODY]
     result = run(answers)
     assert result.exit_code == 0, result.output
     assert [line.strip() for line in result.output.splitlines() if line.startswith("  ")] == [
@@ -73,7 +94,7 @@ def test_people_are_asked_for_until_somebody_administers(tree: Path, tmp_path: P
     doctor = ["Dr Amina Haddad", "amina", "doctor", "y", str(public)]
     namesake, secretary = ["Karim Saadi", "karim", "secretary", "n"], ["Lila Saadi", "lila", "secretary", "n"]
     people = [*doctor, "Karim Meziane", "karim", "technician", AMINA, KARIM, "y", *namesake, *secretary, "n"]
-    result = run([*PRACTICE, *SERVER, *DISKS, *people, *APPLICATION])
+    result = run([*PRACTICE, *SERVER, *DISKS, *people, *APPLICATION, *NOBODY])
     assert result.exit_code == 0, result.output
     assert "nobody may administer the server" in result.output
     assert "this key is amina's already" in result.output

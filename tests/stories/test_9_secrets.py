@@ -45,7 +45,7 @@ QUIET = [
 LOUD = (["-v"], ["-vv"], ["-vvv"], ["--debug"], ["-vvv", "--debug", "--debug-all"], ["-vvv", "--diff"])
 # The claims about secrets, with all that pytest can say of one that is refuted.
 CLAIMS = [sys.executable, "-m", "pytest", "-vv", "--showlocals", "tests/claims", "-k", "key or password or secret or seed"]
-ROLES = ("storage", "offsite", "media", "database", "backup", "ssh")  # those that handle secrets
+ROLES = ("storage", "offsite", "database", "backup", "ssh")  # those that handle secrets
 
 HANDLED = f"{SECRETS}/* {HOME}/key.conf /etc/cabinet/totp/amina"
 # Each operation that handles a secret gets something to do.

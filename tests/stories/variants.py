@@ -16,7 +16,7 @@ from kit.clinic import Clinic, this_clinic
 from kit.deadman import Guarded
 from kit.keys import vm_public_key
 from kit.sections import Person
-from roles import firewall, offsite, ssh
+from roles import firewall, offsite, ssh, vpn
 
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNhYmluZXQgc3Rvcnk6IGEgc3RyYW5nZXJzIGtleSEh stranger"
 
@@ -80,9 +80,15 @@ def key_of_a_stranger() -> None:
 
 @deploy("Amina leaves, Karim comes")
 def amina_leaves_and_karim_comes() -> None:
-    """No mistake at all."""
-    amina, *others = this_clinic().people
+    """No mistake at all. With her goes her phone: a clinic file in which a device is nobody's is refused."""
+    clinic = this_clinic()
+    amina, *others = clinic.people
     people_are(*others, amina.model_copy(update={"name": "karim", "full_name": "Karim Meziane", "keys": (vm_public_key("karim"),)}))
+    assert clinic.vpn is not None
+    devices = tuple(peer for peer in clinic.vpn.peers if peer.person != amina.name)
+    without = clinic.model_copy(update={"vpn": clinic.vpn.model_copy(update={"peers": devices})})
+    with patch.object(vpn, "this_clinic", lambda: without):
+        vpn.vpn()
 
 
 def people_are(*people: Person) -> None:
