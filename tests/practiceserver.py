@@ -37,6 +37,7 @@ case "$*" in
   *is-active*) database status ;;
   esac ;;
 start*practice-drill.service) /usr/local/bin/practice drill --here ;;
+start*practice-offsite-drill.service) /usr/local/bin/practice drill --from offsite --here ;;
 start*practice-backup@*) kind=${{2#*@}}; as pgbackrest --stanza={STANZA} --type=${{kind%.service}} backup ;;
 esac
 """
