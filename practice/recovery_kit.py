@@ -37,13 +37,14 @@ State = dict[str, Any]
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice recovery-kit [--text | --confirm | --put-back]`."""
+    """`practice recovery-kit [--text | --confirm | --put-back | --anew]`."""
     parser = commands.add_parser(
         "recovery-kit", help="make the page that opens everything, or confirm that it is held", description=__doc__
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--confirm", action="store_true", help="prove that the page can be read; from a pipe: all that its large code says")
     what.add_argument("--text", action="store_true", help="for programs: what the large code says")
+    what.add_argument("--anew", action="store_true", help="somebody else has seen the page: change the keys that can be, then make another")
     what.add_argument(
         "--put-back", action="store_true", help="give a new server the old one's keys, typed or from a pipe, before it makes its own"
     )
@@ -60,6 +61,11 @@ def main(arguments: argparse.Namespace) -> int:
             from practice.kit_back import put_back  # noqa: PLC0415 -- it asks here what belongs where
 
             put_back()
+        elif arguments.anew:
+            from practice.kit_anew import anew  # noqa: PLC0415
+
+            with alone():
+                anew()
         elif arguments.confirm:
             confirm(keys())
         else:
@@ -68,6 +74,14 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"practice recovery-kit: {trouble}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else changes keys meanwhile."""
+    VOLATILE.mkdir(mode=0o755, exist_ok=True)
+    with notes.only_one(VOLATILE / "recovery-kit.lock"):
+        yield
 
 
 # ---- what belongs into it -------------------------------------------------------------------------------------------
