@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from practice import notes
 from practice.enrol import record
 from practice.letters import lines, read, spelled, spoken, written
 from practice.server import Trouble, is_root, run
@@ -28,6 +29,8 @@ from practice.unlock import spelled as recovery_key
 # Written by roles/recovery.py: where each part lies, and how long a key may be without a page.
 CONFIG = Path("/etc/cabinet/recovery.json")
 KEPT = Path("/var/lib/cabinet/recovery-kit.json")
+# A change of keys that was begun and has not come to its end, and who holds it (practice/kit_anew.py).
+ANEW, ANEW_LOCK = Path("/var/lib/cabinet/kit-anew.json"), Path("/run/cabinet/kit-anew.lock")
 PARTS = {"A": "the data volume", "B": "the backups", "C": "the copy outside", "D": "the account outside"}
 ASKED, TRIES = 2, 3
 LONGEST = 96  # bytes; six lines
@@ -64,8 +67,7 @@ def main(arguments: argparse.Namespace) -> int:
         elif arguments.anew:
             from practice.kit_anew import anew  # noqa: PLC0415
 
-            with alone():
-                anew()
+            anew()
         elif arguments.confirm:
             confirm(keys())
         else:
@@ -74,14 +76,6 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"practice recovery-kit: {trouble}", file=sys.stderr)
         return 1
     return 0
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Nobody else changes keys meanwhile."""
-    VOLATILE.mkdir(mode=0o755, exist_ok=True)
-    with notes.only_one(VOLATILE / "recovery-kit.lock"):
-        yield
 
 
 # ---- what belongs into it -------------------------------------------------------------------------------------------
@@ -234,6 +228,8 @@ def look(now: float) -> tuple[State, dict[str, str]]:
         asked_now = now - CONFIG.stat().st_mtime < 3600
         return seen | {"confirmed": None}, {} if asked_now else {"recovery-kit": f"No recovery kit can be made: {trouble}."}
     seen["changed"] = changed(found, state) if state else []
+    if ANEW.exists() and not notes.held(ANEW_LOCK):
+        return seen, {"recovery-kit": "A change of the keys was interrupted. Go on: sudo practice recovery-kit --anew"}
     if is_held(seen):
         return seen, {}
     # A key and the page with it are not there in the same hour.

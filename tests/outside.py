@@ -21,10 +21,11 @@ from tests.restserver import ADDRESS, programs
 from tests.restserver import Server as Vault
 
 # As the service sends: everything is read, nothing else may be done.
-SEND = (
+SENDS = (
     f"setpriv --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search "
-    "env CREDENTIALS_DIRECTORY=/run/credentials /usr/local/bin/practice offsite run send"
+    "env CREDENTIALS_DIRECTORY=/run/credentials /usr/local/bin/practice offsite run "
 )
+SEND = f"{SENDS}send"
 # What the roles do on any machine of this practice; /srv lies on the volume.
 ROLES = f"""set -eu
 useradd --system --no-create-home {ACCOUNT}
@@ -72,5 +73,7 @@ def prepared(server: Server, vault: Vault) -> None:
     parts = {"parts": {"A": KEY, "B": B, "C": PASSWORD, "D": LOGIN}, "grace_hours": 48}
     for path, text in (
         (AUTHORITY, vault.authority.read_text()), (CONFIG, json.dumps(settings)), (PARTS, json.dumps(parts)), (LOGIN, vault.login),
+        ("/root/send", f"#!/bin/sh\n{CREDENTIALS}{SENDS}$1\n"),
     ):  # fmt: skip
         server.out(f"mkdir -p {Path(path).parent}; cat >{path}", text)
+    server.out("chmod 755 /root/send")

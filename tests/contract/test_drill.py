@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from roles.offsite import CONFIG, PASSWORD
+from roles.recovery import CONFIG as PARTS
 from tests.outside import CREDENTIALS, SEND, B, a_vault, beside, prepared
 from tests.practiceserver import Server, practice_server
 
@@ -120,5 +121,24 @@ def test_what_lies_outside_is_proved_each_quarter(outside: Server) -> None:
     server.out("cp -a /srv/letters /root/other; for name in $(seq 30); do echo other >/root/other/$name; done")
     said = refused(SENDING.format(sees="mount --bind /root/other /srv/letters", drill=DRILL))
     assert "20 of 20 documents are not in the copy outside" in said, said
+    the_password_is_replaced(server)
     server.out(f"sed -i 's/: 60/: 0.05/' {CONFIG}")
     assert "had not left the practice after 0.05 minutes" in refused(DRILL)
+
+
+def the_password_is_replaced(server: Server) -> None:
+    """By one command: what was sent stays readable by the old one alone, what is sent from now on by the new one alone."""
+    opens = "import sys; sys.path.insert(0, '/usr/local/lib/cabinet'); from practice import fetch; fetch.opened(sys.argv[1]).snapshots()"
+
+    def readable(generation: str) -> bool:
+        return server.run(f"python3 -I -c {shlex.quote(opens)} {generation}").returncode == 0
+
+    server.out(f"""sed -i 's/"A": [^,]*, //' {PARTS}; cp {PASSWORD} /root/old""")
+    old = server.said("offsite")["generation"]
+    assert readable(old) and not readable(f"{old}-2"), "control"
+    done = server.practice("recovery-kit", "--anew")
+    assert done.returncode == 0 and "New: C;" in done.stdout and "could not" not in done.stdout, done
+    assert server.said("offsite")["generation"] == f"{old}-2" and (readable(old), readable(f"{old}-2")) == (False, True)
+    server.out(f"{SEND}; cp {PASSWORD} /root/new; cp /root/old {PASSWORD}")
+    assert (readable(old), readable(f"{old}-2")) == (True, False)
+    server.out(f"mv /root/new {PASSWORD}")
