@@ -217,7 +217,7 @@ def fetched(copy: Copy, path: Path) -> tuple[Path, set[str]]:
     SCRATCH.mkdir(mode=0o700)
     with opened(copy.source) as engine:
         entries = engine.found(path, [copy.id])[copy.id]
-        engine.restore(copy.id, SCRATCH, path)
+        engine.restore(copy.id, SCRATCH, [path])
     tree = SCRATCH / path.relative_to("/")
     return tree, owned(tree, {entry["path"]: entry for entry in entries})
 

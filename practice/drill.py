@@ -1,6 +1,7 @@
 """Restore into a scratch cluster beside the live one, look at it, throw it away. The live cluster goes on meanwhile.
 
-Without options: the nightly drill, now. With them: exactly what was asked for, and what the restored cluster answers.
+Without options: the nightly drill, now; or each quarter's, from the copy outside. With others: exactly what was asked for, and what the
+restored cluster answers.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import Any
 from practice import drilled
 from practice.alarm import VOLATILE
 from practice.beside import Beside
+from practice.offsite import CONFIG
 from practice.server import Trouble, is_root, run
 from practice.timeline import origin
 
 # On the encrypted volume: it holds what the live cluster holds.
 SCRATCH = Path("/var/lib/postgresql/scratch")
-SERVICE = "practice-drill.service"
+SERVICES = {drilled.DISK: "practice-drill.service", drilled.OUTSIDE: "practice-offsite-drill.service"}
 DATABASES = "SELECT datname FROM pg_database ORDER BY 1"
 
 
@@ -38,13 +40,15 @@ class Restored:
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice drill [--history | --here | [--to TIME | --set LABEL] [--query SQL]] [--json]`."""
+    """`practice drill [--from disk|offsite] [--history | --here | [--to TIME | --set LABEL] [--query SQL]] [--json]`."""
     parser = commands.add_parser("drill", help="prove that a backup restores, beside the running database", description=__doc__)
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--to", metavar="TIME", help='a moment, such as "2026-11-22 14:05:00+01"; without it, everything there is')
     target.add_argument("--set", metavar="LABEL", help="exactly what a backup holds; `practice backup --list` shows the labels")
     target.add_argument("--history", action="store_true", help="restore nothing; show what the last drills have found, and their times")
-    target.add_argument("--here", action="store_true", help="the nightly drill in this process; for its service")
+    target.add_argument("--here", action="store_true", help="the drill in this process; for its service")
+    where = "offsite: from the copy outside, as each quarter; it waits until what is entered now has left, about a quarter of an hour"
+    parser.add_argument("--from", choices=list(SERVICES), default=drilled.DISK, dest="source", help=where)
     parser.add_argument("--query", metavar="SQL", help="what to ask the restored cluster; without it, which databases it has")
     parser.add_argument("--database", default="postgres", help="in which of its databases")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -64,25 +68,27 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.here:
             from practice.rehearsal import rehearse  # noqa: PLC0415 -- it needs what is here
 
-            print(drilled.describe(rehearse()))
+            print(drilled.describe(rehearse(arguments.source)))
         elif arguments.to or arguments.set or arguments.query:
             print(asked(arguments))
         else:
-            return tonight(arguments.json)
+            return started(arguments.source, arguments.json)
     except Trouble as trouble:
         print(f"practice drill: {trouble}")
         return 1
     return 0
 
 
-def tonight(as_json: bool) -> int:
-    """What the timer starts each night, now; its failure raises the same alarm."""
-    before = drilled.kept()
+def started(source: str, as_json: bool) -> int:
+    """What the timer starts each night, or each quarter, now; its failure raises the same alarm. Raises Trouble."""
+    if source == drilled.OUTSIDE and not CONFIG.exists():
+        raise Trouble("there is no copy outside the practice: the clinic file has no section offsite")
+    before = drilled.from_there(drilled.kept(), source)
     with suppress(Trouble):  # its reason is in the history
-        run("systemctl", "start", SERVICE, timeout=86400)
-    made = drilled.kept()[-1:]
+        run("systemctl", "start", SERVICES[source], timeout=7 * 86400)
+    made = drilled.from_there(drilled.kept(), source)[-1:]
     if not made or made == before[-1:]:
-        print(f"practice drill: nothing was restored. Why: journalctl -u {SERVICE}")
+        print(f"practice drill: nothing was restored. Why: journalctl -u {SERVICES[source]}")
         return 1
     print(json.dumps(made[0]) if as_json else drilled.describe(made[0]))
     return 0 if made[0]["ok"] else 1
@@ -90,6 +96,8 @@ def tonight(as_json: bool) -> int:
 
 def asked(arguments: argparse.Namespace) -> str:
     """Restore what was asked for, and ask it. Raises Trouble."""
+    if arguments.source != drilled.DISK:
+        raise Trouble("from the copy outside there is the drill alone; a moment of it comes back by ./cabinet restore, on another machine")
     began = time.monotonic()
     with restored(arguments.to, arguments.set) as scratch:
         answer = scratch.beside.query(arguments.database, arguments.query or DATABASES)

@@ -36,11 +36,15 @@ class Incomplete(Trouble):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What can be gone back to. `at` is the clock of whoever made it; only where it is kept is it known when it arrived."""
+    """What can be gone back to. `at` is the clock of whoever made it; only where it is kept is it known when it arrived.
+
+    `bytes` is what its files come to when they are restored, as far as whoever made it has written that down.
+    """
 
     id: str
     at: float
     tags: tuple[str, ...]
+    bytes: int = 0
 
 
 class Engine(Protocol):
@@ -98,7 +102,15 @@ class Restic:
     def snapshots(self) -> list[Snapshot]:
         """What can be gone back to, oldest first."""
         found = json.loads(self._ask("snapshots", "--json", "--no-lock"))
-        made = (Snapshot(one["id"], datetime.fromisoformat(one["time"]).timestamp(), tuple(one.get("tags") or ())) for one in found)
+        made = (
+            Snapshot(
+                one["id"],
+                datetime.fromisoformat(one["time"]).timestamp(),
+                tuple(one.get("tags") or ()),
+                one.get("summary", {}).get("total_bytes_processed", 0),
+            )
+            for one in found
+        )
         return sorted(made, key=lambda snapshot: snapshot.at)
 
     def listed(self, snapshot: str) -> list[str]:
@@ -112,9 +124,9 @@ class Restic:
         said = json.loads(self._ask("find", "--json", "--no-lock", *chosen, "--", pattern(path), timeout=3600))
         return {one["snapshot"]: one["matches"] for one in said}
 
-    def restore(self, snapshot: str, into: Path, only: Path | None = None) -> None:
-        """Write what was kept, or `only` that path, below `into`. Without a lock: where the quota is used up, none could be made."""
-        what = [f"--include={pattern(only)}"] if only else []
+    def restore(self, snapshot: str, into: Path, only: Sequence[Path] = ()) -> None:
+        """Write what was kept, or these paths alone, below `into`. Without a lock: where the quota is used up, none could be made."""
+        what = [f"--include={pattern(path)}" for path in only]
         self._ask("restore", snapshot, f"--target={into}", "--no-lock", "--verify", *what, timeout=86400)
 
     def verify(self, part: str = "1/1") -> None:

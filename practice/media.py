@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import sys
@@ -115,14 +114,7 @@ def plugged(uuid: str) -> str:
 
 def busy() -> bool:
     """Whether something is being done to a medium."""
-    try:
-        with LOCK.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return notes.held(LOCK)
 
 
 def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:

@@ -38,6 +38,18 @@ def write(path: Path, what: Any) -> None:
     staged.rename(path)
 
 
+def held(lock: Path) -> bool:
+    """Whether somebody is at it."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def only_one(lock: Path) -> Iterator[None]:
     """Whoever finds another at it waits for it."""

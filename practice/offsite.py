@@ -33,7 +33,7 @@ KINDS = ("database", "changes", "documents", "configuration")
 VERIFIED_DAYS, RENEWED_DAYS = 15, 45
 LOST_DAYS = 7
 NONE = "there is NONE: the clinic file has no section offsite"
-TIMERS = tuple(f"practice-offsite-{what}.timer" for what in TIMED)
+TIMERS = tuple(f"practice-offsite-{what}.timer" for what in (*TIMED, "drill"))
 
 State = dict[str, Any]
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from practice import notes
 from practice.enrol import record
 from practice.letters import lines, read, spelled, spoken, written
 from practice.server import Trouble, is_root, run
@@ -28,6 +29,8 @@ from practice.unlock import spelled as recovery_key
 # Written by roles/recovery.py: where each part lies, and how long a key may be without a page.
 CONFIG = Path("/etc/cabinet/recovery.json")
 KEPT = Path("/var/lib/cabinet/recovery-kit.json")
+# A change of keys that was begun and has not come to its end, and who holds it (practice/kit_anew.py).
+ANEW, ANEW_LOCK = Path("/var/lib/cabinet/kit-anew.json"), Path("/run/cabinet/kit-anew.lock")
 PARTS = {"A": "the data volume", "B": "the backups", "C": "the copy outside", "D": "the account outside"}
 ASKED, TRIES = 2, 3
 LONGEST = 96  # bytes; six lines
@@ -37,13 +40,14 @@ State = dict[str, Any]
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice recovery-kit [--text | --confirm | --put-back]`."""
+    """`practice recovery-kit [--text | --confirm | --put-back | --anew]`."""
     parser = commands.add_parser(
         "recovery-kit", help="make the page that opens everything, or confirm that it is held", description=__doc__
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--confirm", action="store_true", help="prove that the page can be read; from a pipe: all that its large code says")
     what.add_argument("--text", action="store_true", help="for programs: what the large code says")
+    what.add_argument("--anew", action="store_true", help="somebody else has seen the page: change the keys that can be, then make another")
     what.add_argument(
         "--put-back", action="store_true", help="give a new server the old one's keys, typed or from a pipe, before it makes its own"
     )
@@ -60,6 +64,10 @@ def main(arguments: argparse.Namespace) -> int:
             from practice.kit_back import put_back  # noqa: PLC0415 -- it asks here what belongs where
 
             put_back()
+        elif arguments.anew:
+            from practice.kit_anew import anew  # noqa: PLC0415
+
+            anew()
         elif arguments.confirm:
             confirm(keys())
         else:
@@ -220,6 +228,8 @@ def look(now: float) -> tuple[State, dict[str, str]]:
         asked_now = now - CONFIG.stat().st_mtime < 3600
         return seen | {"confirmed": None}, {} if asked_now else {"recovery-kit": f"No recovery kit can be made: {trouble}."}
     seen["changed"] = changed(found, state) if state else []
+    if ANEW.exists() and not notes.held(ANEW_LOCK):
+        return seen, {"recovery-kit": "A change of the keys was interrupted. Go on: sudo practice recovery-kit --anew"}
     if is_held(seen):
         return seen, {}
     # A key and the page with it are not there in the same hour.

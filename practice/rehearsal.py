@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from practice import drilled
+from practice import drilled, notes
+from practice.alarm import VOLATILE
 from practice.beside import Beside
-from practice.drill import restored
+from practice.drill import Restored, restored
 from practice.server import BIN, PSQL, Trouble, archived, as_postgres, sql
 
 # A table that the live cluster believes to hold fewer rows says nothing: its count is an estimate.
@@ -41,43 +44,69 @@ SELECT coalesce(json_object_agg(oid, (xpath('/row/n/text()', counted))[1]::text:
 Counts = dict[tuple[str, str], int]
 
 
-def rehearse() -> drilled.Drill:
+def rehearse(source: str) -> drilled.Drill:
     """Do it, and keep what came of it. Raises Trouble when anything is not as it should be; that is kept as well."""
+    from practice import outside  # noqa: PLC0415 -- it needs what is here
+
     began = time.monotonic()
+    drill: drilled.Drill = {"ok": False, "from": source, "why": "it ended in an error of its own"}
     try:
-        drill = {"ok": True} | proved()
+        drill = {"ok": True, "from": source} | (outside.proved() if source == drilled.OUTSIDE else proved())
     except Trouble as trouble:
-        drilled.note({"at": time.time(), "ok": False, "seconds": round(time.monotonic() - began, 1), "why": str(trouble)})
+        drill["why"] = str(trouble)
         raise
-    drill |= {"at": time.time(), "seconds": round(time.monotonic() - began, 1)}
-    drilled.note(drill)
+    finally:
+        drill |= {"at": time.time(), "seconds": round(time.monotonic() - began, 1)}
+        drilled.note(drill)
     return drill
 
 
 def proved() -> drilled.Drill:
     """Restore to the moment between the two words of the canary, and check all that can be checked. Raises Trouble."""
-    believed = {key: rows for database in names() for key, rows in table_rows(database, live(database, BELIEVED)).items()}
+    from practice import outside  # noqa: PLC0415
+
+    outside.tidied()
+    believed = believes()
     before = secrets.token_hex(16)
-    moment = planted(before)
+    with the_canary():
+        moment = planted(before, after=secrets.token_hex(16))
     with restored(moment) as scratch:
-        began = time.monotonic()
-        found = scratch.beside.query("postgres", "SELECT token FROM cabinet.canary").strip()
-        if found != before:
-            raise Trouble(f"what was restored is not the state of {moment}: the row that was written then is not there")
-        counted = rows(scratch.beside)
-        compared(believed, counted)
-        size = int(scratch.beside.query("postgres", "SELECT sum(pg_database_size(oid)) FROM pg_database"))
-        checked(scratch.beside)
-        return {
-            "label": scratch.label,
-            "moment": moment,
-            "restore_seconds": round(scratch.seconds, 1),
-            "check_seconds": round(time.monotonic() - began, 1),
-            "bytes": size,
-            "tables": len(counted),
-            "rows": sum(counted.values()),
-            "rows_live": sum(believed.values()),
-        }
+        return examined(scratch, believed, moment, before)
+
+
+@contextmanager
+def the_canary() -> Iterator[None]:
+    """Nobody else plants one meanwhile."""
+    VOLATILE.mkdir(mode=0o755, exist_ok=True)
+    with notes.only_one(VOLATILE / "canary.lock"):
+        yield
+
+
+def examined(scratch: Restored, believed: Counts, moment: str, token: str) -> drilled.Drill:
+    """All that can be checked of what was restored; it is stopped afterwards. Raises Trouble."""
+    began = time.monotonic()
+    found = scratch.beside.query("postgres", "SELECT token FROM cabinet.canary").strip()
+    if found != token:
+        raise Trouble(f"what was restored is not the state of {moment}: the row that was written then is not there")
+    counted = rows(scratch.beside)
+    compared(believed, counted)
+    size = int(scratch.beside.query("postgres", "SELECT sum(pg_database_size(oid)) FROM pg_database"))
+    checked(scratch.beside)
+    return {
+        "label": scratch.label,
+        "moment": moment,
+        "restore_seconds": round(scratch.seconds, 1),
+        "check_seconds": round(time.monotonic() - began, 1),
+        "bytes": size,
+        "tables": len(counted),
+        "rows": sum(counted.values()),
+        "rows_live": sum(believed.values()),
+    }
+
+
+def believes() -> Counts:
+    """How many rows the live cluster believes that each of its tables holds. Raises Trouble."""
+    return {key: rows for database in names() for key, rows in table_rows(database, live(database, BELIEVED)).items()}
 
 
 def names() -> list[str]:
@@ -95,9 +124,9 @@ def table_rows(database: str, counts: dict[str, int]) -> Counts:
     return {(database, table): count for table, count in counts.items()}
 
 
-def planted(token: str) -> str:
+def planted(before: str, after: str) -> str:
     """Write the canary, and wait until that has reached the backup disk; the moment between its two words. Raises Trouble."""
-    said = sql(PLANT.format(before=token, after=secrets.token_hex(16)))
+    said = sql(PLANT.format(before=before, after=after))
     archived(said["segment"])
     return said["moment"]
 

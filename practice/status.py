@@ -13,6 +13,7 @@ from practice.health import age, clock
 from practice.server import is_root
 
 OFFSITE = ("unit:practice-offsite",)
+OUTSIDE = ("offsite", "offsite-verify", "offsite-renew", "offsite-lost", "drill-offsite")
 DRILL = ("unit:practice-drill",)
 MEDIA = ("unit:practice-media",)
 BACKUPS = ("unit:practice-backup", "unit:practice-verify")
@@ -76,7 +77,7 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         line("database", describe_database(database), "database", "pages", "wal-full", "restore"),
         line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", *units["backup"]),
         line("drill", drilled.newest(seen.get("drills", [])), "drill", *units["drill"]),
-        line("off-site", offsite.describe(outside), "offsite", "offsite-verify", "offsite-renew", "offsite-lost", *units["offsite"])
+        line("off-site", describe_outside(outside, seen.get("drills", [])), *OUTSIDE, *units["offsite"])
         if outside or seen["volume"] != "open"
         else f"  {bad} note   off-site   {offsite.NONE}",
         line("media", media.describe(outer), "media", "media-failed", *units["media"])
@@ -104,6 +105,11 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
 def describe_database(database: dict[str, Any]) -> str:
     """One line about the cluster."""
     return f"PostgreSQL {database['version'].split()[0]} answers; {database['bytes'] >> 20} MiB" if database["up"] else "does not answer"
+
+
+def describe_outside(outside: dict[str, Any], drills: list[drilled.Drill]) -> str:
+    """One line about the copy outside."""
+    return f"{offsite.describe(outside)}; {drilled.outside(drills)}" if outside else offsite.describe(outside)
 
 
 def describe_alarms(alarms: dict[str, Any]) -> str:

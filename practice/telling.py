@@ -25,6 +25,7 @@ SENTENCES = {
     "database": ("The database does not answer.", LOOK),
     "disk": ("A disk is nearly full.", f"{LOOK}, and make room before the database stops."),
     "drill": ("For days no backup was restored on trial.", f"Try it: sudo practice drill. {LOOK}"),
+    "drill-offsite": ("The copy outside was not restored on trial, or did not restore.", f"sudo practice drill --from offsite. {LOOK}"),
     "locked": ("The data volume is closed, so the practice cannot work.", "With the recovery key: sudo practice unlock"),
     "media": ("The external medium of a working day is missing.", "Plug it in; the server writes it, and says when it can go."),
     "media-failed": ("An external medium could not be written.", "Plug it in again, or another one. Why: sudo practice media"),

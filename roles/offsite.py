@@ -1,7 +1,8 @@
 """offsite: a copy of everything leaves the practice every 15 minutes, encrypted here, to a place where nothing can be deleted from here.
 
-Claims: OFF-01 to OFF-07.  Changes from Debian defaults: restic; an account of the system that sends, reads everything, and writes
-nothing; timers that send, that begin a new repository each month, and that read a part of what lies there each week.
+Claims: OFF-01 to OFF-08.  Changes from Debian defaults: restic; an account of the system that sends, reads everything, and writes
+nothing; timers that send, that begin a new repository each month, that read a part of what lies there each week, and that restore it
+on trial each quarter.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ PASSWORD = f"{SECRETS}/offsite-password"
 LOGIN = "/var/lib/cabinet/offsite-login"
 SYSTEMD = "/etc/systemd/system"
 SERVICE = "practice-offsite@.service"
-WHATS = ("send", "renew", "verify")
+DRILL = "practice-offsite-drill.service"
+WHATS = ("send", "renew", "verify", "drill")
 TIMERS = tuple(f"practice-offsite-{what}.timer" for what in WHATS)
 
 
@@ -128,13 +130,20 @@ def way(wanted: Offsite) -> None:
 def units(clinic: Clinic) -> None:
     """What sends, and when; known and running in one step, as in roles/timers.py."""
     kit.config_file(name="OFF-01 OFF-02 what sends", dest=f"{SYSTEMD}/{SERVICE}", src=f"offsite/{SERVICE}")
+    kit.config_file(name="OFF-08 what restores on trial", dest=f"{SYSTEMD}/{DRILL}", src=f"offsite/{DRILL}")
     # Both follow from the server's name: neighbours send to the same place, and not all at once.
     number = int(hashlib.sha256(f"offsite {clinic.hostname}".encode()).hexdigest(), 16)
     minute, second = number % 15, number // 15 % 60
+    sunday = 1 + 7 * (number // 900 % 3)  # the first, the second or the third of January, April, July and October
     schedule = {
         "send": ("OFF-01", f"*:{minute:02}/15:{second:02}", "The copy outside the practice every 15 minutes"),
         "renew": ("OFF-07", f"*-*-* 02:{minute:02}:{second:02}", "A new repository outside the practice each month"),
         "verify": ("OFF-07", f"Sat *-*-* 04:{minute:02}:{second:02}", "A part of the copy outside the practice read every week"),
+        "drill": (
+            "OFF-08",
+            f"Sun *-01,04,07,10-{sunday:02}..{sunday + 6:02} 04:{minute:02}:{second:02}",
+            "The copy outside the practice restored on trial each quarter",
+        ),
     }
     for what, (claim, calendar, description) in schedule.items():
         kit.config_file(
@@ -142,8 +151,8 @@ def units(clinic: Clinic) -> None:
             dest=f"{SYSTEMD}/practice-offsite-{what}.timer",
             template="offsite/timer.j2",
             calendar=calendar,
-            unit=f"practice-offsite@{what}.service",
+            unit=DRILL if what == "drill" else f"practice-offsite@{what}.service",
             description=description,
             persistent=what != "send",
         )
-    kit.timers_run("OFF-01 OFF-07 let them run", TIMERS, (*TIMERS, "practice-offsite@send.service"))
+    kit.timers_run("OFF-01 OFF-07 OFF-08 let them run", TIMERS, (*TIMERS, "practice-offsite@send.service", DRILL))

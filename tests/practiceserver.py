@@ -37,6 +37,8 @@ case "$*" in
   *is-active*) database status ;;
   esac ;;
 start*practice-drill.service) /usr/local/bin/practice drill --here ;;
+start*practice-offsite-drill.service) /usr/local/bin/practice drill --from offsite --here ;;
+start*practice-offsite@*) kind=${{2#*@}}; /root/send ${{kind%.service}} ;;
 start*practice-backup@*) kind=${{2#*@}}; as pgbackrest --stanza={STANZA} --type=${{kind%.service}} backup ;;
 esac
 """

@@ -220,3 +220,30 @@ def test_each_month_begins_anew_and_what_lies_there_is_read(host: Host, vault: S
     finally:
         index.write_bytes(whole)
     sent(host, "verify")
+
+
+def quarters_without_a_drill(host: Host) -> None:
+    host.check_output("systemctl stop practice-offsite-drill.timer")
+
+
+@claim("OFF-08", broken_by=quarters_without_a_drill, symptom="practice-offsite-drill.timer")
+def test_what_lies_outside_is_restored_on_trial_each_quarter(host: Host, vault: Server) -> None:
+    """The timer waits for the quarter's Sunday; what it starts fetches, restores, compares, keeps what came of it, and leaves nothing."""
+    timer, service = "practice-offsite-drill.timer", "practice-offsite-drill.service"
+    said = host.check_output(f"systemctl show -p ActiveState,UnitFileState,TimersCalendar,Persistent {timer}")
+    wanted = ("ActiveState=active", "UnitFileState=enabled", "OnCalendar=Sun *-01,04,07,10-", "Persistent=yes")
+    assert [word for word in wanted if word not in said] == [], f"{timer}: {said}"
+    host.check_output("echo letter > /srv/probe")
+    try:
+        sent(host)
+        before = json.loads(host.check_output("practice drill --history --json"))
+        # What the timer of each quarter of an hour does, sooner.
+        sends = "systemctl start practice-offsite@send.service; sleep 1"
+        state = f"systemctl show -P ActiveState {service}"
+        host.check_output(f"systemctl start --no-block {service}; while [ $({state}) = activating ]; do {sends}; done")
+        (drill,) = [one for one in json.loads(host.check_output("practice drill --history --json")) if one not in before]
+        assert drill["ok"] and drill["from"] == "offsite", f"what lies outside was not proved: {drill}"
+        assert drill["files"] > 0 < drill["tables"] and 0 < drill["age_seconds"] < 900, drill
+        assert host.run("test -e /var/lib/postgresql/outside || test -e /var/lib/postgresql/scratch").rc == 1, "something was left behind"
+    finally:
+        host.check_output("rm -f /srv/probe")

@@ -1,11 +1,17 @@
-"""The nightly drill with Debian's own PostgreSQL and pgBackRest: it notices what it must, and leaves nothing behind."""
+"""The drills with Debian's own PostgreSQL, pgBackRest and restic: they notice what they must, and leave nothing behind."""
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from roles.offsite import CONFIG, PASSWORD
+from roles.recovery import CONFIG as PARTS
+from tests.outside import CREDENTIALS, SEND, B, a_vault, beside, prepared
 from tests.practiceserver import Server, practice_server
 
 WITHOUT_ROWS = """
@@ -16,6 +22,18 @@ from practice.__main__ import main
 rehearsal.COUNTED += " AND relname <> 'lost'"
 sys.exit(main(["drill", "--here"]))
 """
+WITHOUT_ROOM = """
+import sys
+sys.path.insert(0, "/usr/local/lib/cabinet")
+from practice import server
+from practice.__main__ import main
+server.SPARE_BYTES = 1 << 50
+sys.exit(main(["drill", "--from", "offsite", "--here"]))
+"""
+DRILL = "/usr/local/bin/practice drill --from offsite"
+# The timer's part, sooner; it may see something else than the drill does.
+SENDING = f"""unshare --mount sh -c '{{sees}}; while sleep 2; do {SEND}; done' >/dev/null 2>&1 & sender=$!
+{{drill}}; said=$?; kill $sender; exit $said"""
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +79,66 @@ def test_a_backup_that_lacks_rows_is_noticed(server: Server) -> None:
     server.sql("SELECT pg_stat_force_next_flush(); CREATE TABLE lost AS SELECT generate_series(1, 500) AS id", "practice")
     said = server.run("python3 -I -", WITHOUT_ROWS)
     assert said.returncode == 1 and "1 of " in said.stdout, said.stdout + said.stderr
+
+
+@pytest.fixture
+def outside(server: Server, tmp_path: Path) -> Iterator[Server]:
+    """The same practice, which sends to a host outside: some documents, and some secrets."""
+    vault = a_vault(tmp_path)
+    prepared(server, vault)
+    server.out(f"umask 077; for path in {B} {PASSWORD}; do head -c 48 /dev/urandom | base64 -w 0 >$path; done; {CREDENTIALS}")
+    server.out("install -d -m 2770 -g postgres /srv/letters; cd /srv/letters; for name in $(seq 30); do echo $name >$name; done")
+    with beside(server, vault):
+        yield server
+
+
+def test_what_lies_outside_is_proved_each_quarter(outside: Server) -> None:
+    """What is entered now leaves, is fetched, restored and compared, and how old it was is kept; what is not as it should be is named."""
+    server = outside
+    backups = server.said("backup", "--list")
+    done = server.run(SENDING.format(sees=":", drill=f"{DRILL} --json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    drill = json.loads(done.stdout)
+    assert drill == server.said("drill", "--history")[-1] and (drill["ok"], drill["from"]) == (True, "offsite")
+    assert drill["label"] == backups[-1]["label"] and drill["rows"] >= drill["rows_live"] >= 1000, drill
+    # Of 30 documents, 20; and each file of the configuration.
+    assert drill["files"] == 20 + int(server.out("cd /var/lib/cabinet; find /etc/cabinet secrets tls -type f | wc -l")) + 2
+    assert 0 < drill["age_seconds"] < drill["seconds"] and drill["newest"] < drill["copied"] + 60, drill
+    assert drill["fetched_bytes"] > 1 << 20
+    left = "ls /var/lib/postgresql; ls /data; ps -eo args | grep -c '[/]outside\\|[/]scratch' || true"
+    assert server.out(left).split() == ["17", "srv", "0"], "something was left behind"
+    assert server.said("backup", "--list") == backups, "the practice's own repository was written to"
+    assert "the copy outside of 20" in server.practice("drill", "--history").stdout
+
+    def refused(command: str) -> str:
+        done = server.run(command)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert not server.said("drill", "--history")[-1]["ok"] and server.out("ls /var/lib/postgresql") == "17"
+        return done.stdout
+
+    assert "MiB are free. Nothing was begun" in refused(SENDING.format(sees=":", drill=f"python3 -I -c {shlex.quote(WITHOUT_ROOM)}"))
+    # The copy is sound, and it is not of what is here.
+    server.out("cp -a /srv/letters /root/other; for name in $(seq 30); do echo other >/root/other/$name; done")
+    said = refused(SENDING.format(sees="mount --bind /root/other /srv/letters", drill=DRILL))
+    assert "20 of 20 documents are not in the copy outside" in said, said
+    the_password_is_replaced(server)
+    server.out(f"sed -i 's/: 60/: 0.05/' {CONFIG}")
+    assert "had not left the practice after 0.05 minutes" in refused(DRILL)
+
+
+def the_password_is_replaced(server: Server) -> None:
+    """By one command: what was sent stays readable by the old one alone, what is sent from now on by the new one alone."""
+    opens = "import sys; sys.path.insert(0, '/usr/local/lib/cabinet'); from practice import fetch; fetch.opened(sys.argv[1]).snapshots()"
+
+    def readable(generation: str) -> bool:
+        return server.run(f"python3 -I -c {shlex.quote(opens)} {generation}").returncode == 0
+
+    server.out(f"""sed -i 's/"A": [^,]*, //' {PARTS}; cp {PASSWORD} /root/old""")
+    old = server.said("offsite")["generation"]
+    assert readable(old) and not readable(f"{old}-2"), "control"
+    done = server.practice("recovery-kit", "--anew")
+    assert done.returncode == 0 and "New: C;" in done.stdout and "could not" not in done.stdout, done
+    assert server.said("offsite")["generation"] == f"{old}-2" and (readable(old), readable(f"{old}-2")) == (False, True)
+    server.out(f"{SEND}; cp {PASSWORD} /root/new; cp /root/old {PASSWORD}")
+    assert (readable(old), readable(f"{old}-2")) == (True, False)
+    server.out(f"mv /root/new {PASSWORD}")

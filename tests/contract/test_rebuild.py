@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,34 +14,20 @@ import click
 import pytest
 from pyinfra_openssh.master import Master
 
-from kit import post, restore
-from kit.host import as_admin
+from kit import restore
 from kit.paths import ROOT
 from kit.sshd import Sshd, by_master
 from practice.letters import written
 from roles.backup import CLUSTER, REPOSITORY
-from roles.offsite import ACCOUNT, AUTHORITY, CONFIG, LOGIN, PASSWORD
+from roles.offsite import LOGIN, PASSWORD
 from roles.recovery import CONFIG as PARTS
 from roles.storage import KEY
-from tests.helpers import free_port
+from tests.outside import CREDENTIALS, SEND, B, a_vault, beside, prepared
 from tests.practiceserver import Server, new_server, practice_server
-from tests.restserver import ADDRESS, programs
 from tests.restserver import Server as Vault
 from tests.sticks import STICKS, Sticks
 
 MONTH = time.strftime("%Y-%m", time.gmtime())
-# As the service sends: everything is read, nothing else may be done.
-SEND = (
-    f"setpriv --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search "
-    "env CREDENTIALS_DIRECTORY=/run/credentials /usr/local/bin/practice offsite run send"
-)
-# What the roles do on any machine of this practice; /srv lies on the volume.
-ROLES = f"""set -eu
-useradd --system --no-create-home {ACCOUNT}
-install -d -m 700 /var/lib/cabinet/secrets; install -d -m 755 /var/lib/cabinet/tls /data/srv
-install -d -m 700 -o {ACCOUNT} -g {ACCOUNT} /var/lib/cabinet/offsite
-mount --bind /data/srv /srv
-"""
 VOLUME_KEY = next(line for line in (ROOT / "files/storage/format-volume").read_text().splitlines() if line.startswith("head -c 32"))
 # What was born on the one that is lost.
 BORN = f"""set -eu
@@ -57,10 +41,7 @@ printf authority >/var/lib/cabinet/secrets/authority.key
 printf certificate >/var/lib/cabinet/tls/authority.pem; chmod 644 /var/lib/cabinet/tls/authority.pem
 cd /var/lib/cabinet/tls; printf leaf >database.pem; chgrp postgres database.pem; chmod 640 database.pem
 install -d -m 700 /etc/cabinet/totp; printf seed >/etc/cabinet/totp/amina; printf old >/etc/cabinet/revision
-install -d -m 700 -o {ACCOUNT} /run/credentials
-cat {PASSWORD} >/run/credentials/password; cat {LOGIN} >/run/credentials/login; chown {ACCOUNT} /run/credentials/*
-"""
-B = "/var/lib/cabinet/secrets/backup-passphrase"
+{CREDENTIALS}"""
 # Killed as soon as something is seen.
 CUT = "/usr/local/bin/practice rebuild --from offsite & until [ -e {} ]; do sleep 0.01; done; kill -9 $!"
 # What the deploy does between the two calls.
@@ -68,44 +49,10 @@ DEPLOY = "set -eu; cp /etc/machine-id /backup/; useradd --uid 1700 --no-create-h
 STAMP = "echo new >/etc/cabinet/revision"
 
 
-@contextlib.contextmanager
-def beside(server: Server, vault: Vault) -> Iterator[None]:
-    """The host outside is reached from this server; it keeps what it has when it goes."""
-    words = vault.words(post.server_certificate(ADDRESS), 1 << 30)
-    network = ["nsenter", "--target", server.place.number, "--net"]
-    subprocess.run(as_admin([*network, "ip", "link", "set", "lo", "up"]), check=True)
-    process = subprocess.Popen(
-        as_admin([*network, "setpriv", "--pdeathsig", "TERM", *words]),
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + 10
-        while server.run(f"bash -c 'exec 3<>/dev/tcp/{ADDRESS}/{vault.port}'").returncode and time.monotonic() < end:
-            time.sleep(0.1)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def prepared(server: Server, vault: Vault) -> None:
-    """What the roles bring before the keys are there, and the way to the host."""
-    server.out(ROLES)
-    settings = {"url": vault.url, "account": vault.account, "authority": AUTHORITY, "max_age_minutes": 60}
-    parts = {"parts": {"A": KEY, "B": B, "C": PASSWORD, "D": LOGIN}, "grace_hours": 48}
-    for path, text in (
-        (AUTHORITY, vault.authority.read_text()), (CONFIG, json.dumps(settings)), (PARTS, json.dumps(parts)), (LOGIN, vault.login),
-    ):  # fmt: skip
-        server.out(f"mkdir -p {Path(path).parent}; cat >{path}", text)
-
-
 @pytest.fixture(scope="module")
 def vault(tmp_path_factory: pytest.TempPathFactory) -> Vault:
     """The host outside."""
-    home = tmp_path_factory.mktemp("vault")
-    vault = Vault(home, free_port(), "the-account-of-the-practice", programs(home))
-    vault.words(post.server_certificate(ADDRESS), 1 << 30)
-    return vault
+    return a_vault(tmp_path_factory.mktemp("vault"))
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +153,7 @@ def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str) -> Non
             assert new.practice("drill", "--here").returncode == 0
             again = rebuild(new)
             assert again.returncode == 1 and f"{REPOSITORY} already" in again.stderr
-            new.out(
-                f"install -d -m 700 -o {ACCOUNT} /run/credentials; cat {PASSWORD} >/run/credentials/password; "
-                f"cat {LOGIN} >/run/credentials/login; chown -R {ACCOUNT} /run/credentials"
-            )
-            new.out(SEND)
+            new.out(CREDENTIALS + SEND)
             documents_come_back_one_by_one(new)
         away = new.practice("restore", "--document", "letters/nadia")
         assert away.returncode == 1 and "does not answer" in away.stdout, away
@@ -243,7 +186,7 @@ def documents_come_back_one_by_one(new: Server) -> None:
     assert "account gone" in back("/srv/image", "--at", time.strftime("%Y-%m-%d %H:%M:%S+00:00", time.gmtime(versions[-1]["at"] + 1)))
     assert new.out("stat -c '%U %G %a' /srv/image.from-*; cat /srv/image.from-*; rm /srv/image.from-*") == "root postgres 4664\nscan"
     back(odd)
-    assert new.out("cd /srv/letters; for file in *.from-*; do cat \"$file\"; rm \"$file\"; done") == "odd"
+    assert new.out('cd /srv/letters; for file in *.from-*; do cat "$file"; rm "$file"; done') == "odd"
     back("letters")
     assert new.out("cd /srv/letters.from-*; stat -c '%U %a' .; cat nadia; ls | wc -l; rm -r /srv/letters.from-*") == "amina 750\nwrong3"
     for name, said in (

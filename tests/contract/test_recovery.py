@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ from kit.paths import ROOT
 from kit.place import SERVER, Place
 from kit.sshd import Sshd
 from practice import letters
+from practice.recovery_kit import ANEW as JOURNAL
 from practice.recovery_kit import unpacked
 from roles.backup import PASSPHRASE, REPOSITORY
 from roles.offsite import LOGIN, PASSWORD
 from roles.storage import KEY
 from tests.contract.test_offsite import pyinfra
+from tests.sticks import DEVICES
 
 # A volume, a repository of backups and one of copies, each with a key as the roles make it, the volume's by the script's own line.
 STANDS = f"""set -eu
@@ -42,6 +45,36 @@ OPENS = {
     "C": "export RESTIC_CACHE_DIR=/root/cache2 RESTIC_PASSWORD=$(cat); restic -q -r /copy cat config >/dev/null",
     "D": f'test "$(cat)" = "$(cat {LOGIN})"',
 }
+# What the watch says, a while later.
+LOOKS = "import time; from practice import recovery_kit as kit; print(kit.look(time.time() + 1e6)[1], end='')"
+LOOK = f"cd /usr/local/lib/cabinet && python3 -c {shlex.quote(LOOKS)}"
+# It dies right before it asks or writes something, for the so manieth time.
+DIES = """
+import os, sys
+sys.path.insert(0, "/usr/local/lib/cabinet")
+from practice import kit_anew
+from practice.__main__ import main
+left = int(sys.argv[1])
+
+def dying(real):
+    def called(*words, **more):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return real(*words, **more)
+    return called
+
+for name in ("run", "write", "synced"):
+    setattr(kit_anew, name, dying(getattr(kit_anew, name)))
+sys.exit(main(["recovery-kit", "--anew"]))
+"""
+# The volume is a disk, as the roles find it, and nothing but the recovery key opens it.
+DISK = f"""{DEVICES}
+disk=$(losetup --find --show /volume); printf 'I:1\\nE:ID_SERIAL_SHORT=volume\\n' >/run/udev/data/b7:${{disk#/dev/loop}}
+echo "data $disk - luks" >/etc/crypttab
+cd /usr/local/lib/cabinet; install -m 755 files/storage/enrol-volume .; ./enrol-volume volume passphrase
+echo $disk"""
 CAMERA = "cd /dev/shm && cat >kit.pdf && pdftoppm -r 100 -png kit.pdf kit && zbarimg -q --raw kit-1.png; rm -f /dev/shm/kit*"
 
 
@@ -92,12 +125,10 @@ def test_the_kit_is_confirmed_by_its_code(place: Place) -> None:
     assert refused.returncode == 1 and b"line B2 is not as on page 1" in refused.stderr
     believed = practice(place, "--confirm", text)
     assert believed.returncode == 0 and b"Kit 1 opens everything" in believed.stdout, believed.stderr
-    look = "import time; from practice import recovery_kit as kit; print(kit.look(time.time() + 1e6)[1], end='')"
-    there = "cd /usr/local/lib/cabinet && "
-    said = subprocess.run(place.inside(f"{there}python3 -c {shlex.quote(look)}"), capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(place.inside(LOOK), capture_output=True, text=True, check=True).stdout
     assert said == "{}"
     subprocess.run(place.inside(f"head -c 48 /dev/urandom | base64 -w 0 >{PASSPHRASE}"), check=True)
-    said = subprocess.run(place.inside(f"{there}python3 -c {shlex.quote(look)}"), capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(place.inside(LOOK), capture_output=True, text=True, check=True).stdout
     assert "kit 1 does NOT open the backups any more" in said
     assert practice(place, "--text").stdout.startswith(b"CABINET RECOVERY KIT 2\n")
     subprocess.run(place.inside(f"rm {PASSPHRASE} {PASSWORD} /var/lib/cabinet/recovery-kit.json"), check=True)
@@ -111,3 +142,33 @@ def test_the_kit_is_confirmed_by_its_code(place: Place) -> None:
     found = place.inside(f"grep -rlEi '{groups}' /var/lib/cabinet /etc/cabinet /tmp /var/tmp /dev/shm /run /root")
     lying = subprocess.run(found, capture_output=True, text=True, check=False).stdout.split()
     assert [path for path in lying if path != KEY] == []
+
+
+def test_a_page_that_was_seen_is_replaced(place: Place) -> None:
+    """Cut off anywhere, the volume opens by the key that the server has, and in the end by no other; the old page is not believed."""
+
+    def out(command: str) -> str:
+        return subprocess.run(place.inside(command), capture_output=True, text=True, check=True).stdout.strip()
+
+    disk = out(DISK)
+    try:
+        page = practice(place, "--text").stdout.decode()
+        number, old = letters.read(page)
+        assert practice(place, "--confirm", page).returncode == 0 and opened(place, unpacked("A", old["A"]), OPENS["A"]), "control"
+        for calls in itertools.count():
+            done = subprocess.run(place.inside(f"python3 -I -c {shlex.quote(DIES)} {calls}"), capture_output=True, check=False)
+            assert opened(place, out(f"cat {KEY}"), OPENS["A"]), f"it opens no more, cut off before step {calls}"
+            if calls and out(f"test -e {JOURNAL} || echo ended"):
+                break
+            assert done.returncode == 9, done
+            assert calls != 3 or b"interrupted" in subprocess.run(place.inside(LOOK), capture_output=True, check=True).stdout
+        assert calls > 4, "control: it was not cut off in between"
+        assert not opened(place, unpacked("A", old["A"]), OPENS["A"]), "the old key opens it still"
+        assert out(f"systemd-cryptenroll {disk} | awk 'NR > 1 {{ print $2 }}'") == "recovery"
+        assert practice(place, "--confirm", page).returncode == 1
+        again, new = letters.read(practice(place, "--text").stdout.decode())
+        assert (again, [part for part in new if new[part] != old[part]]) == (number + 1, ["A", "C"])
+        assert out("cat /var/lib/systemctl").splitlines()[-1] == "start practice-offsite@anew.service"
+        assert out("ls /run/cabinet/anew.key 2>/dev/null || true") == ""
+    finally:
+        out(f"losetup --detach {disk}")

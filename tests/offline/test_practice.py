@@ -104,7 +104,8 @@ def test_who_is_told_is_shown() -> None:
      ("unit:nginx.service", "services"), ("unsent", "alarms"), ("breakglass", "console"), ("offsite", "off-site"),
      ("recovery-kit", "recovery"), ("drill", "drill"), ("unit:practice-drill.service", "drill"),
      ("offsite-lost", "off-site"), ("media:monday", "media"), ("media-failed", "media"), ("unit:practice-media@sdb.service", "media"),
-     ("unit:practice-offsite@send.service", "off-site")],
+     ("unit:practice-offsite@send.service", "off-site"), ("drill-offsite", "off-site"),
+     ("unit:practice-offsite-drill.service", "off-site")],
 )  # fmt: skip
 def test_an_alarm_marks_its_row(key: str, row: str) -> None:
     """Exactly the row that the alarm is about turns bad, and its sentence stands below."""
@@ -286,6 +287,7 @@ def test_a_fallback_chain_that_lost_its_beginning_is_followed_by_another(
 def test_a_drill_that_does_not_take_place_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days count from the last that succeeded; before the first, from the deploy. The history is cut at its length."""
     settings = tmp_path / "practice.json"
+    monkeypatch.setattr(drilled, "KEPT", 4)
     monkeypatch.setattr(drilled, "HISTORY", tmp_path / "drills.json")
     monkeypatch.setattr(drilled, "SETTINGS", settings)
     monkeypatch.setattr(drilled, "settings", lambda: json.loads(settings.read_text()))
@@ -301,3 +303,28 @@ def test_a_drill_that_does_not_take_place_is_noticed(tmp_path: Path, monkeypatch
     for _ in range(drilled.KEPT):
         drilled.note(DRILL)
     assert len(drilled.kept()) == drilled.KEPT and all(drill["ok"] for drill in drilled.kept())
+
+
+def test_a_quarter_without_a_drill_of_the_copy_outside_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that failed stands until one succeeds; each night's history does not push it out; where nothing is sent, nothing is missed."""
+    config = tmp_path / "offsite.json"
+    for name, value in (("HISTORY", tmp_path / "drills.json"), ("CONFIG", config), ("KEPT", 4)):
+        monkeypatch.setattr(drilled, name, value)
+    monkeypatch.setattr(drilled, "settings", dict)
+    assert drilled.look(NOW) == ([], {})
+    config.touch()
+    os.utime(config, (NOW - 86400, NOW - 86400))
+    assert drilled.look(NOW + 98 * 86400)[1] == {}
+    assert set(drilled.look(NOW + 100 * 86400)[1]) == {"drill-offsite"}
+    outside = DRILL | {"from": "offsite", "at": NOW}
+    drilled.note(outside)
+    for _ in range(drilled.KEPT + 1):
+        drilled.note(DRILL)
+    assert len(drilled.kept()) == drilled.KEPT + 1 and drilled.outside(drilled.kept()).startswith("restored on trial 20")
+    assert drilled.newest(drilled.kept()) == drilled.describe(DRILL)
+    assert drilled.look(NOW + 99 * 86400)[1] == {} and "since" in drilled.look(NOW + 101 * 86400)[1]["drill-offsite"]
+    drilled.note(outside | {"at": NOW + 1, "ok": False, "why": "no room"})
+    drilled.note(DRILL | {"at": NOW + 2})
+    assert drilled.look(NOW + 3)[1]["drill-offsite"].endswith(": no room.")
+    drilled.note(outside | {"at": NOW + 3})
+    assert drilled.look(NOW + 4)[1] == {}
