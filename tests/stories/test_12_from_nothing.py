@@ -34,7 +34,8 @@ WRITER = (
     f"| {POSTGRES} stdbuf -oL /usr/lib/postgresql/17/bin/psql -XAtq -v ON_ERROR_STOP=1 -d postgres"
 )
 PGBENCH = "/usr/lib/postgresql/17/bin/pgbench"
-LOAD = f"systemd-run --quiet --collect --unit=gone-load --uid=postgres {PGBENCH} --no-vacuum --client=2 --time=3600 gone"
+# As many transactions as a busy practice has in the worst of its minutes; as many as possible would be a test of the emulator.
+LOAD = f"systemd-run --quiet --collect --unit=gone-load --uid=postgres {PGBENCH} --no-vacuum --client=2 --rate=20 --time=3600 gone"
 SEND = "systemctl start practice-offsite@send.service && ! grep '\"send\":' /var/lib/cabinet/offsite/state.json"
 # What archiving a segment takes on a slow machine.
 TRANSFER = 15
