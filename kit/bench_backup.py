@@ -1,4 +1,8 @@
-"""bench/backup: what a backup and a restore cost, beside tar and zstd on the same data and the same disks; how much may be lost."""
+"""bench/backup: what a backup and a restore cost, beside tar and zstd on the same data and the same disks; how much may be lost, and how
+long it takes until all is back; and what of that grows with the data.
+
+On the VM, whose disks hold half a gigabyte of data; with --here in a Debian of its own on this machine's disk, where more has room.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +11,63 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import click
-from testinfra.host import Host
 
 from kit import paths
+from kit.bench_growth import growth
 from kit.clinic import load
 from kit.connection import Connection
 from kit.target import target
-from roles.backup import CLUSTER, MOUNT, PGBACKREST
+from roles.backup import ARCHIVE_TIMEOUT, CLUSTER, MOUNT, PGBACKREST, REPOSITORY, STANZA
 from roles.database import POSTGRES, PSQL
 
 # Issue "Backups", "What it may cost".
 FULL_LIMIT = RESTORE_LIMIT = 1.3
 CHANGED_LIMIT = 0.10
 UNDER_BACKUP = 0.80
-# What sha512 makes of a number can hardly be compressed, as pictures and scanned letters can't; so many rows are a megabyte.
-ROWS_PER_MB = 6000
-FILL = "CREATE TABLE filling AS SELECT id, encode(sha512(id::text::bytea), 'hex') AS text FROM generate_series(1, {rows}) AS id"
+# What sha512 makes of a number can hardly be compressed, as pictures and scanned letters can't; so many rows are a megabyte. In so many
+# tables: a practice's database is no single file.
+ROWS_PER_MB, TABLES = 6000, 8
+FILL = "CREATE TABLE filling_{n} AS SELECT id, encode(sha512(id::text::bytea), 'hex') AS text FROM generate_series({first}, {last}) AS id"
 # What was entered last lies together.
-CHANGE = "UPDATE filling SET text = encode(sha512(text::bytea), 'hex') WHERE id > {rows} * 0.99; CHECKPOINT"
-PGBENCH = f"{POSTGRES} /usr/lib/postgresql/17/bin/pgbench"
+CHANGE = f"UPDATE filling_{TABLES - 1} SET text = encode(sha512(text::bytea), 'hex') WHERE id > {{rows}} * 0.99; CHECKPOINT"
+PGBENCH = f"cd / && {POSTGRES} /usr/lib/postgresql/17/bin/pgbench"
 LOAD_SECONDS = 30
 ASIDE = "/var/lib/postgresql/bench"
-ARCHIVE = f"{MOUNT}/bench.tar.zst"
-COLD = "sync; echo 3 > /proc/sys/vm/drop_caches"
+ARCHIVE, OUTSIDE = f"{MOUNT}/bench.tar.zst", f"{MOUNT}/bench-outside"
+RESTIC = f"cd / && RESTIC_PASSWORD=bench restic -q -r {OUTSIDE} --no-cache"
+# File by file: what others have in memory on this machine stays there.
+COLD = """python3 -c 'import contextlib, os, sys
+for path in (os.path.join(at, name) for top in sys.argv[1:] for at, _, names in os.walk(top) for name in names):
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        os.fsync(file)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)' """
+PRACTICE = "/usr/local/bin/practice"
 # Whether what was committed by then is in the repository.
 ARCHIVED = "SELECT last_archived_wal >= '{wal}' FROM pg_stat_archiver"
-COMMITS = 3
+# The second begins when the first was archived: no commit waits longer.
+COMMITS = 2
+# Twice as long as pgbench runs would count time without a backup; so one is begun again for as long as it runs.
+AGAIN = "touch /run/bench-again /run/bench-runs; setsid sh -c '{loop}' </dev/null >/dev/null 2>&1 &"
+LOOP = f"while [ -e /run/bench-again ]; do {PRACTICE} backup --full; done; rm /run/bench-runs"
+NO_MORE = "rm -f /run/bench-again; while [ -e /run/bench-runs ]; do sleep 0.2; done"
+# How often the copy outside is written (roles/offsite.py).
+INTERVAL = 15 * 60
+
+# A line of shell as root; what it prints. Raises AssertionError where it fails.
+Ask = Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One size: seconds, megabytes, and transactions per second. `lost_s`: how old a commit became before it was in the repository."""
+    """One size: seconds, megabytes, and transactions per second.
+
+    `sent_s`, `again_s`, `fetched_s`: restic takes the backup to a repository, then what has changed, and brings both back; over no line.
+    `ready_s`: until a restored cluster answers, rolled forward. `lost_s`: how old a commit became before it was on the backup disk.
+    """
 
     mb: int
     tar_s: float
@@ -51,7 +77,11 @@ class Row:
     changed_mb: float
     untar_s: float
     restore_s: float
+    sent_s: float
+    again_s: float
+    fetched_s: float
     drill_s: float
+    ready_s: float
     tps: float
     tps_in_backup: float
     lost_s: float
@@ -70,72 +100,126 @@ class Row:
         *most, (least, limit) = self.ratios().values()
         return all(value <= bound for value, bound in most) and least >= limit
 
+    def promises(self) -> dict[str, float]:
+        """What a practice asks: how much is missing after a disaster, and when it can work again, in seconds."""
+        return {
+            "RPO, the data disk lost": self.lost_s,
+            "RPO, all lost": ARCHIVE_TIMEOUT + INTERVAL + self.again_s,
+            "RTO, the data disk lost": self.ready_s,
+            "RTO, all lost, and a deploy": self.fetched_s + self.ready_s,
+        }
+
 
 @click.command()
-@click.option("--mb", default="100,250", help="sizes in MB; each needs three times as much on the volume", show_default=True)
+@click.option("--mb", default="100,250,500", help="sizes in MB; each needs three times as much on the volume", show_default=True)
+@click.option("--here", is_flag=True, help="not on the VM: in a Debian of its own on this machine's disk")
 @click.option("--json", "as_json", is_flag=True)
-def backup(mb: str, as_json: bool) -> None:
-    """Backup, restore and drill beside tar | zstd, on the deployed VM; ends with 1 when a limit is broken."""
-    host = target(Connection("vagrant", load(paths.ROOT / "clinics" / "vagrant.yaml")))
-    host.check_output("command -v zstd || { apt-get -q update && apt-get -q -y install zstd; }")
-    rows = [measured(host, size) for size in map(int, mb.split(","))]
-    click.echo(json.dumps([asdict(row) for row in rows]) if as_json else "\n".join(table(rows)))
+def backup(mb: str, here: bool, as_json: bool) -> None:
+    """Backup, restore and drill beside tar | zstd; ends with 1 when a limit is broken."""
+    rows = [row for size in map(int, mb.split(",")) for row in [on_this_machine(size) if here else on_the_vm(size)]]
+    grows = growth({row.mb: asdict(row) | row.promises() for row in rows})
+    if as_json:
+        shown = [asdict(row) | {"promises": row.promises(), "ratios": row.ratios()} for row in rows]
+        click.echo(json.dumps({"rows": shown, "growth": {name: asdict(line) for name, line in grows.items()}}))
+    else:
+        click.echo("\n".join([*table(rows), *(f"{name:40}{line}" for name, line in grows.items() if name in rows[0].promises())]))
     sys.exit(not all(row.kept() for row in rows))
 
 
-def measured(host: Host, mb: int) -> Row:
+def on_the_vm(mb: int) -> Row:
+    """One size on the VM, as it was deployed."""
+    ask = target(Connection("vagrant", load(paths.ROOT / "clinics" / "vagrant.yaml"))).check_output
+    ask("command -v zstd || { apt-get -q update && apt-get -q -y install zstd; }")
+    return measured(ask, mb)
+
+
+def on_this_machine(mb: int) -> Row:
+    """One size in a server that is there for this alone: PostgreSQL, pgBackRest and the practice command, without systemd's sandbox."""
+    from tests.practiceserver import large_server  # noqa: PLC0415 - the tests' modules are not needed on the VM
+
+    with large_server(mb, "zstd") as server:
+        return measured(server.out, mb)
+
+
+def measured(ask: Ask, mb: int) -> Row:
     """Everything about one size. Raises AssertionError, with what the server said, where a step fails."""
-    rows = mb * ROWS_PER_MB
-    with bench_database(host):
+    with bench_database(ask):
         step(f"{mb} MB: fill")
-        sql(host, FILL.format(rows=rows))
-        sql(host, "CHECKPOINT")
-        tar = took(host, f"tar -C {CLUSTER} -cf - . | zstd -q -3 -T2 >{ARCHIVE} && sync -f {ARCHIVE}", "tar | zstd")
-        full = took(host, "practice backup --full", "full backup")
-        full_mb, label = newest(host)
-        sql(host, CHANGE.format(rows=rows))
-        changed = took(host, "practice backup", "1 % changed")
-        changed_mb, _ = newest(host)
+        filled(ask, mb * ROWS_PER_MB)
+        tar = took(ask, f"tar -C {CLUSTER} -cf - . | zstd -q -3 -T2 >{ARCHIVE} && sync {ARCHIVE}", "tar | zstd")
+        full = took(ask, f"{PRACTICE} backup --full", "full backup")
+        full_mb, label = newest(ask)
+        sql(ask, CHANGE.format(rows=mb * ROWS_PER_MB))
+        changed = took(ask, f"{PRACTICE} backup", "1 % changed")
+        changed_mb, then = newest(ask)
         fresh = f"rm -rf {ASIDE} && install -d -o postgres -g postgres -m 700 {ASIDE}"
-        host.check_output(fresh)
-        untar = took(host, f"zstd -qdc {ARCHIVE} | tar -C {ASIDE} -xf - && sync -f {ASIDE}", "unpack")
-        host.check_output(fresh)
-        restore = took(host, f"{PGBACKREST} --pg1-path={ASIDE} --set={label} --type=immediate restore && sync -f {ASIDE}", "restore")
-        host.check_output(f"rm -rf {ASIDE} {ARCHIVE}")
-        drill = took(host, "practice drill", "drill")
-        host.check_output(f"cd / && {PGBENCH} -q -i -s 2 bench")
-        step("pgbench, alone and during a full backup")
-        tps = transactions(host)
-        # Twice as long as needed would count time without a backup; so it is begun again as long as pgbench runs.
-        again = "while :; do systemctl start practice-backup@full.service; done"
-        host.check_output(f"systemd-run --quiet --collect --unit=bench-backup sh -c {shlex.quote(again)}")
-        try:
-            tps_in_backup = transactions(host)
-        finally:
-            host.check_output("systemctl stop bench-backup.service")
-        host.check_output("practice backup")  # waits for the one that still runs
+        ask(fresh)
+        untar = took(ask, f"zstd -qdc {ARCHIVE} | tar -C {ASIDE} -xf - && sync -f {ASIDE}", "unpack")
+        ask(f"{fresh}; rm {ARCHIVE}")
+        restore = took(ask, f"{PGBACKREST} --pg1-path={ASIDE} --set={label} --type=immediate restore && sync -f {ASIDE}", "restore")
+        ask(f"rm -rf {ASIDE}")
+        outside = sent(ask, label, then)
+        drill = took(ask, f"{PRACTICE} drill", "drill")
+        ready = json.loads(ask(f"{PRACTICE} drill --history --json"))[-1]["restore_seconds"]
+        load = disturbed(ask)
         step("how soon a commit is in the repository")
-        lost = max(archived_after(host) for _ in range(COMMITS))
-    return Row(mb, tar, full, full_mb, changed, changed_mb, untar, restore, drill, tps, tps_in_backup, lost)
+        lost = max(archived_after(ask) for _ in range(COMMITS))
+    figures = (tar, full, full_mb, changed, changed_mb, untar, restore, *outside, drill, ready, *load, lost)
+    return Row(mb, *figures)
+
+
+def filled(ask: Ask, rows: int) -> None:
+    """So many rows, in all tables together."""
+    for n in range(TABLES):
+        sql(ask, FILL.format(n=n, first=rows * n // TABLES + 1, last=rows * (n + 1) // TABLES))
+    sql(ask, "CHECKPOINT")
+
+
+def sent(ask: Ask, label: str, then: str) -> tuple[float, float, float]:
+    """What restic takes for a backup, for that and the next one, and to bring both back; between two directories of one disk."""
+    full, changed = (f"{REPOSITORY}/backup/{STANZA}/{name}" for name in (label, then))
+    ask(f"rm -rf {OUTSIDE}; {RESTIC} init")
+    first = took(ask, f"{RESTIC} backup --no-scan {full} && sync -f {OUTSIDE}", "restic, everything")
+    again = took(ask, f"{RESTIC} backup --no-scan {full} {changed} && sync -f {OUTSIDE}", "restic, what has changed")
+    fetched = took(ask, f"{RESTIC} restore latest --verify --target={ASIDE} && sync -f {ASIDE}", "restic, back again")
+    ask(f"rm -rf {OUTSIDE} {ASIDE}")
+    return first, again, fetched
+
+
+def disturbed(ask: Ask) -> tuple[float, float]:
+    """Transactions of pgbench for each second, alone and during a full backup."""
+    ask(f"{PGBENCH} -q -i -s 2 bench 2>&1")
+    step("pgbench, alone and during a full backup")
+    alone = transactions(ask)
+    ask(AGAIN.format(loop=LOOP))
+    try:
+        return alone, transactions(ask)
+    finally:
+        ask(NO_MORE)
 
 
 @contextlib.contextmanager
-def bench_database(host: Host) -> Iterator[None]:
-    """A database that is gone afterwards; the backups of it go with the days."""
-    clean = f"rm -rf {ASIDE} {ARCHIVE}; {PSQL} -d postgres -c 'DROP DATABASE IF EXISTS bench'"
-    host.check_output(clean)
-    host.check_output(f"{PSQL} -d postgres -c 'CREATE DATABASE bench'")
+def bench_database(ask: Ask) -> Iterator[None]:
+    """A database that is gone afterwards, and so are the backups of it: the backup disk has no room for several."""
+    clean = f"{NO_MORE}; rm -rf {ASIDE} {ARCHIVE} {OUTSIDE}; {PSQL} -d postgres -c 'DROP DATABASE IF EXISTS bench'"
+    ask(clean)
+    before = {backup["label"] for backup in listed(ask)}
+    ask(f"{PSQL} -d postgres -c 'CREATE DATABASE bench'")
     try:
         yield
     finally:
-        host.check_output(clean)
+        ask(clean)
+        ours = [backup["label"] for backup in listed(ask) if backup["label"] not in before and backup["type"] == "full"]
+        ask(f"{PRACTICE} backup --full")  # the newest one is never removed
+        for label in ours:
+            ask(f"{PGBACKREST} --set={label} expire")
 
 
-def took(host: Host, command: str, what: str) -> float:
+def took(ask: Ask, command: str, what: str) -> float:
     """Seconds that a command takes whose data is not in memory."""
-    host.check_output(COLD)
+    ask(f"{COLD} {CLUSTER} {MOUNT} {ASIDE}")
     began = time.monotonic()
-    host.check_output("bash -o pipefail -c %s", command)
+    ask(f"bash -o pipefail -c {shlex.quote(command)}")
     seconds = round(time.monotonic() - began, 1)
     step(f"{what}: {seconds} s")
     return seconds
@@ -146,29 +230,34 @@ def step(text: str) -> None:
     click.echo(f"    {text}", err=True)
 
 
-def sql(host: Host, statement: str) -> str:
+def sql(ask: Ask, statement: str) -> str:
     """What the bench's database answers."""
-    return host.check_output(f"{PSQL} -d bench -c %s", statement).strip()
+    return ask(f"{PSQL} -d bench -c {shlex.quote(statement)}").strip()
 
 
-def newest(host: Host) -> tuple[float, str]:
+def listed(ask: Ask) -> list[dict]:
+    """The backups, oldest first."""
+    return json.loads(ask(f"{PRACTICE} backup --list --json"))
+
+
+def newest(ask: Ask) -> tuple[float, str]:
     """The size in the repository, in MB, and the label of the newest backup."""
-    taken = json.loads(host.check_output("practice backup --list --json"))[-1]
+    taken = listed(ask)[-1]
     return round(taken["info"]["repository"]["delta"] / 2**20, 1), taken["label"]
 
 
-def transactions(host: Host) -> float:
+def transactions(ask: Ask) -> float:
     """Of pgbench, for each second."""
-    said = host.check_output(f"cd / && {PGBENCH} --no-vacuum --client=2 --time={LOAD_SECONDS} bench")
-    return float(said.rpartition("tps = ")[2].split()[0])
+    said = ask(f"{PGBENCH} --no-vacuum --client=2 --time={LOAD_SECONDS} bench 2>&1")
+    return round(float(said.rpartition("tps = ")[2].split()[0]), 1)
 
 
-def archived_after(host: Host) -> float:
+def archived_after(ask: Ask) -> float:
     """Seconds from a commit until the segment that holds it is in the repository."""
     began = time.monotonic()
-    sql(host, "CREATE TABLE IF NOT EXISTS late (at text); INSERT INTO late VALUES (now())")
-    wal = sql(host, "SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
-    while sql(host, ARCHIVED.format(wal=wal)) != "t":
+    sql(ask, "CREATE TABLE IF NOT EXISTS late (at text); INSERT INTO late VALUES (now())")
+    wal = sql(ask, "SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+    while sql(ask, ARCHIVED.format(wal=wal)) != "t":
         time.sleep(0.5)
     return round(time.monotonic() - began, 1)
 
@@ -177,10 +266,13 @@ def table(rows: list[Row]) -> Iterator[str]:
     """All of it, for people."""
     names = {
         "tar_s": "tar | zstd, s", "full_s": "full backup, s", "full_mb": "its size, MB", "changed_s": "1 % changed, s",
-        "changed_mb": "its size, MB", "untar_s": "unpacking, s", "restore_s": "restore, s", "drill_s": "drill (restored, asked), s",
-        "tps": "pgbench, transactions/s", "tps_in_backup": "the same during a full backup", "lost_s": "a commit is safe after, s",
+        "changed_mb": "its size, MB", "untar_s": "unpacking, s", "restore_s": "restore, s", "sent_s": "restic: the full backup, s",
+        "again_s": "restic: what has changed, s", "fetched_s": "restic: both back again, s", "drill_s": "drill (restored, checked), s",
+        "ready_s": "of that, until it answers, s", "tps": "pgbench, transactions/s", "tps_in_backup": "the same during a full backup",
     }  # fmt: skip
     yield f"{'MB of data':40}" + "".join(f"{row.mb:10d}" for row in rows)
     yield from (f"{name:40}" + "".join(f"{getattr(row, key):10.1f}" for row in rows) for key, name in names.items())
     for name, (_, limit) in rows[0].ratios().items():
         yield f"{name:40}" + "".join(f"{row.ratios()[name][0]:10.2f}" for row in rows) + f"   limit {limit}"
+    for name in rows[0].promises():
+        yield f"{name + ', s':40}" + "".join(f"{row.promises()[name]:10.1f}" for row in rows)

@@ -195,6 +195,7 @@ def reached() -> None:
     parts = urlsplit(settings["url"])
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=10) as link:
+            link.settimeout(60)  # somebody is there; a server that is overloaded must not go without a copy for that
             ssl.create_default_context(cafile=settings["authority"]).wrap_socket(link, server_hostname=parts.hostname).close()
     except ssl.SSLCertVerificationError as bad:
         raise Trouble(f"{parts.hostname} has not proved who it is: {bad.verify_message}") from None

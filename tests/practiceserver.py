@@ -10,11 +10,13 @@ import json
 import shlex
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kit.paths import ROOT
+from kit.host import as_admin
+from kit.paths import ROOT, cache_dir
 from kit.place import SERVER, Place
 from kit.render import rendered
 from roles.backup import ARCHIVE_COMMAND, ARCHIVE_TIMEOUT, CLUSTER, REPOSITORY, STANZA
@@ -39,17 +41,23 @@ case "$*" in
 start*practice-drill.service) /usr/local/bin/practice drill --here ;;
 start*practice-offsite-drill.service) /usr/local/bin/practice drill --from offsite --here ;;
 start*practice-offsite@*) kind=${{2#*@}}; /root/send ${{kind%.service}} ;;
-start*practice-backup@*) kind=${{2#*@}}; as pgbackrest --stanza={STANZA} --type=${{kind%.service}} backup ;;
+start*practice-backup@*) kind=${{2#*@}}; as nice -n 10 ionice -c 3 pgbackrest --stanza={STANZA} --type=${{kind%.service}} backup ;;
 esac
 """
+# The backup disk.
+IN_MEMORY = "mkdir -p /backup && mount -t tmpfs -o mode=755 backup /backup"
+ON_DISK = """set -eu
+mkfs.ext4 -q {0} && mkdir -p /backup /disk && mount -o noatime {0} /disk && mkdir /disk/backup /disk/postgresql
+mount --bind /disk/backup /backup
+rm -r /var/lib/postgresql/17  # Debian's own cluster, empty
+chown postgres: /disk/postgresql && mount --bind /disk/postgresql /var/lib/postgresql"""
 # What roles/database.py and roles/backup.py do, without what only a machine has.
 READY = f"""set -eu
-mkdir -p /backup && mount -t tmpfs -o mode=755 backup /backup
 cp /proc/sys/kernel/random/uuid /etc/machine-id
 install -d -o postgres -g postgres -m 750 {REPOSITORY} /var/log/pgbackrest /run/postgresql
 install -d /etc/cabinet /var/lib/cabinet/secrets /var/lib/cabinet/pgbackrest /run/cabinet
 chmod 755 /usr/bin/systemctl /usr/local/bin/practice /usr/local/lib/cabinet/*
-rm -r {CLUSTER}  # Debian's own, empty
+rm -rf {CLUSTER}  # Debian's own, empty
 """
 MAKE_CLUSTER = "/usr/local/lib/cabinet/make-cluster >/dev/null; systemctl start postgresql@17-main.service"
 MAKE = f"""cp /etc/machine-id /backup/
@@ -100,11 +108,12 @@ class Server:
 
 
 @contextmanager
-def new_server() -> Iterator[Server]:
+def new_server(disk: str = IN_MEMORY, *packages: str) -> Iterator[Server]:
     """One on which nothing was entered yet: no cluster, no stanza."""
-    with Place(*SERVER) as place:
+    with Place(*SERVER, *packages) as place:
         server = Server(place)
         server.out("tar -xf - -C / --no-same-owner", files())
+        server.out(disk)
         server.out(READY)
         yield server
         server.run("systemctl stop postgresql@17-main.service")
@@ -116,6 +125,21 @@ def practice_server() -> Iterator[Server]:
     with new_server() as server:
         server.out(f"set -eu\n{MAKE}")
         yield server
+
+
+@contextmanager
+def large_server(mb: int, *packages: str) -> Iterator[Server]:
+    """The same with room for so much data, on a file system of its own on this machine's disk, past this machine's memory."""
+    with tempfile.NamedTemporaryFile(dir=cache_dir(), prefix="disk.") as image:
+        image.truncate((6 * mb + 2000) << 20)
+        attach = ["losetup", "--find", "--show", "--direct-io=on", image.name]
+        device = subprocess.run(as_admin(attach), check=True, capture_output=True, text=True).stdout.strip()
+        try:
+            with new_server(ON_DISK.format(device), *packages) as server:
+                server.out(f"set -eu\n{MAKE}")
+                yield server
+        finally:
+            subprocess.run(as_admin(["losetup", "--detach", device]), check=True)
 
 
 def files() -> bytes:

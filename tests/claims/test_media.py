@@ -34,6 +34,19 @@ class Stick:
     host: Host
     name: str = ""
 
+    def make(self, megabytes: int = 192) -> None:
+        """There is a blank one of this size, not plugged in; what the server knew of others is gone."""
+        # The last: its serial number stays the same.
+        options = f"add_host=0 dev_size_mb={megabytes} removable=1 delay=0 vpd_use_hostno=0"
+        self.host.check_output(f"rm -f {REGISTRY}; modprobe -r scsi_debug; modprobe scsi_debug {options}")
+
+    def forget(self) -> None:
+        """There is none, whatever was being done to it, and the server knows of none."""
+        self.host.run(f"systemctl kill --signal=KILL 'practice-media@*'; echo -1 >{DRIVER}/add_host; udevadm settle")
+        self.host.run("cryptsetup close cabinet-media; for i in $(seq 20); do modprobe -r scsi_debug && break; sleep 0.5; done")
+        self.host.run(f"rm -f {REGISTRY}")
+        self.host.run("systemctl reset-failed 'practice-media@*'; systemctl start --no-block practice-watch.service")
+
     def plug(self) -> None:
         """It is plugged in; udev has seen it."""
         disk = f"{DRIVER}/adapter*/host*/target*/*/block/*"
@@ -84,18 +97,14 @@ def stick(pytestconfig: pytest.Config, host: Host, clinic: Clinic) -> Iterator[S
         pytest.fail("this test plugs a disk in and out: it runs on the VM alone. On this server: sudo practice media", pytrace=False)
     assert clinic.media is not None
     stick = Stick(host)
-    options = "add_host=0 dev_size_mb=192 removable=1 vpd_use_hostno=0 delay=0"  # the last: its serial number stays the same
-    host.check_output(f"rm -f {REGISTRY}; modprobe -r scsi_debug; modprobe scsi_debug {options}")
+    stick.make()
     try:
         stick.plug()
         host.check_output(f"practice media enrol {clinic.media.days[0]} /dev/{stick.name}")
         stick.looked_at()
         yield stick
     finally:
-        host.run(f"systemctl kill --signal=KILL 'practice-media@*'; echo -1 >{DRIVER}/add_host; udevadm settle")
-        host.run("cryptsetup close cabinet-media; for i in $(seq 20); do modprobe -r scsi_debug && break; sleep 0.5; done")
-        host.run(f"rm -f {REGISTRY}")
-        host.run("systemctl reset-failed 'practice-media@*'; systemctl start --no-block practice-watch.service")
+        stick.forget()
 
 
 def nothing_looks(host: Host) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from kit import paths
+from kit.bench_backup import Row as Backup
+from kit.bench_growth import Line, growth
 from kit.bench_rerun import ANSIBLE, KIT, MITOGEN, PLAIN, SIXTY, WHOLE, Row, aims, far_clinic, nothing_changed, recap_says_so
 from kit.clinic import load
 
@@ -41,3 +44,21 @@ def test_the_far_server_is_described_as_the_near_one(tmp_path: Path) -> None:
     far = load(far_clinic(sshd))  # type: ignore[arg-type]
     assert far.connect is not None and far.connect.port == 2222
     assert far.model_copy(update={"connect": None}) == load(paths.ROOT / "clinics/vagrant.yaml")
+
+
+GOOD = Backup(1000, 10, 13, 100, 2, 10, 10, 13, 9, 1, 9, 30, 15, 100, 80, 61)
+
+
+@pytest.mark.parametrize("broken", [{}, {"full_s": 13.1}, {"restore_s": 13.1}, {"changed_mb": 10.1}, {"tps_in_backup": 79.9}])
+def test_a_backups_limit_is_kept_or_broken(broken: dict[str, float]) -> None:
+    """Each of the four by itself, and none at its very edge."""
+    assert replace(GOOD, **broken).kept() == (not broken)
+
+
+def test_what_grows_with_the_data_is_told_from_what_does_not() -> None:
+    """By a line through all measurements; and one measurement makes none."""
+    figures = {mb: {"mb": mb, "restore": 3 + mb / 100, "wait": 60} for mb in (1000, 5000, 10000)}
+    assert growth(figures) == {"restore": Line(3, 10, 0), "wait": Line(60, 0, 0)}
+    figures[5000]["wait"] = 66
+    assert growth(figures)["wait"].off > 3
+    assert growth({1000: figures[1000]}) == {}

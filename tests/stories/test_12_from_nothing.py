@@ -1,11 +1,15 @@
-"""The server is gone, with its disks, while people write; the copy outside and the kit make it again. What is missing is counted."""
+"""The server is gone, with its disks, while people write; a copy and the kit make it again. What is missing is counted."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,10 +22,11 @@ from kit.connection import Connection
 from kit.neighbour import ADDRESS, Neighbour
 from kit.vm import Machine
 from roles.backup import ARCHIVE_TIMEOUT
-from roles.database import POSTGRES
+from roles.database import POSTGRES, PSQL
+from tests.claims.test_backup import archive_now
+from tests.claims.test_media import Stick
 from tests.restserver import in_the_network
 
-PSQL = f"{POSTGRES} /usr/lib/postgresql/17/bin/psql -XAtq -v ON_ERROR_STOP=1"
 # psql says the number only once COMMIT was acknowledged; `at` is the server's clock, as all other times here.
 WRITER = (
     "cd / && seq 1 1000000 | sed \"s/.*/INSERT INTO gone.acknowledged VALUES (&, clock_timestamp()) RETURNING number || ' ' "
@@ -29,20 +34,28 @@ WRITER = (
     f"| {POSTGRES} stdbuf -oL /usr/lib/postgresql/17/bin/psql -XAtq -v ON_ERROR_STOP=1 -d postgres"
 )
 PGBENCH = "/usr/lib/postgresql/17/bin/pgbench"
-LOAD = f"systemd-run --quiet --collect --unit=gone-load --uid=postgres {PGBENCH} --no-vacuum --client=2 --time=3600 gone"
+# As many transactions as a busy practice has in the worst of its minutes; as many as possible would be a test of the emulator.
+LOAD = f"systemd-run --quiet --collect --unit=gone-load --uid=postgres {PGBENCH} --no-vacuum --client=2 --rate=20 --time=3600 gone"
 SEND = "systemctl start practice-offsite@send.service && ! grep '\"send\":' /var/lib/cabinet/offsite/state.json"
 # What archiving a segment takes on a slow machine.
 TRANSFER = 15
+# How often it is sent (roles/offsite.py).
+INTERVAL = 15 * 60
+LETTER = "/srv/gone.txt"
+
+
+@dataclass(frozen=True)
+class Life:
+    """What the practice leaves behind: its kit, when each commit was acknowledged, when the last run that sends began, how long it took."""
+
+    kit: str
+    acknowledged: dict[int, float]
+    sent: float
+    run: float
 
 
 def test_a_new_server_comes_back_from_the_copy_outside(
-    host: Host,
-    vm: Machine,
-    connection: Connection,
-    clinic: Clinic,
-    inside: Neighbour,
-    tmp_path: Path,
-    pytestconfig: pytest.Config,
+    host: Host, vm: Machine, connection: Connection, clinic: Clinic, inside: Neighbour, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     """Commits go on while it is sent twice, and after; then nothing is left of the machine. None older than the last send, less
     archive_timeout, is missing; control: what was written after it is missing."""
@@ -50,60 +63,185 @@ def test_a_new_server_comes_back_from_the_copy_outside(
     login = clinic.offsite.password_file.read_text().strip()
     where = (ADDRESS, clinic.offsite.port, clinic.offsite.account, login)
     with in_the_network(inside, tmp_path, *where):
-        kit, acknowledged, sent = lived(host, connection, tmp_path / "acknowledged")
-    gone, seeds = max(acknowledged.values()), people(connection)
-    if pytestconfig.getoption("--long"):
+        life = lived(host, connection, tmp_path / "acknowledged")
+    seeds = people(connection)
+    lost(vm, connection, raised_anew=pytestconfig.getoption("--long"))
+    with in_the_network(Neighbour(), tmp_path, *where):
+        took = restored("offsite", life.kit)
+        assert people(connection) == seeds, "people's phones say other codes"
+        host.backend.reconnect()
+        late = told(life, rows(host), took)
+        assert late, "control: nothing was written after it was sent"
+        assert {number: at for number, at in late.items() if at < life.sent - ARCHIVE_TIMEOUT - TRANSFER} == {}
+        assert host.check_output(f"cat {LETTER}") == "a document"
+        host.check_output(SEND)
+        one_document_comes_back(host, "outside")
+    tidied(host)
+
+
+def test_a_new_server_comes_back_from_a_medium(
+    host: Host, vm: Machine, connection: Connection, clinic: Clinic, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """Nobody answers outside. What was entered before the medium was written is there, what came after it is missing; and the server
+    knows the medium, and writes it, when it is plugged in again."""
+    assert clinic.media is not None
+    began(host)
+    entered(host, 1)
+    stick, image = Stick(host), tmp_path / "medium"
+    stick.make(384)
+    try:
+        stick.plug()
+        host.check_output(f"practice media enrol {clinic.media.days[0]} /dev/{stick.name}")
+        stick.looked_at()
+        assert len(stick.noted()["copies"]) == 1, f"control: it was not written: {stick.noted()}"
+        one_document_comes_back(host, "medium")
+        entered(host, 2)
+        kit, seeds = host.check_output("practice recovery-kit --text"), people(connection)
+        carried(connection, f"dd if=/dev/{stick.name}", image)
+        lost(vm, connection, raised_anew=pytestconfig.getoption("--long"))
+        host.backend.reconnect()
+        stick.make(384)
+        stick.plug()
+        carried(connection, f"dd of=/dev/{stick.name} conv=fsync", image, back=True)
+        stick.pull()
+        stick.plug()
+        took = restored("media", kit)
+        assert people(connection) == seeds, "people's phones say other codes"
+        host.backend.reconnect()
+        print(f"\nRTO from a medium: {took:.0f} s from a machine with its packages")
+        assert rows(host) == {1}, "not as the medium was written"
+        assert host.check_output(f"cat {LETTER}") == "a document"
+        stick.pull()
+        stick.plug()
+        stick.looked_at()
+        assert len(stick.noted()["copies"]) == 2, f"the new server does not write the medium: {stick.noted()}"
+    finally:
+        host.backend.reconnect()
+        stick.forget()
+    tidied(host)
+
+
+# ---- the practice, as it was ----------------------------------------------------------------------------------------
+
+
+def began(host: Host) -> None:
+    """A document, and a table of what is entered. An earlier run that was cut off may have left its load."""
+    host.check_output(
+        f"systemctl stop gone-load; echo -n 'a document' >{LETTER}; {PSQL} -d postgres -c 'DROP SCHEMA IF EXISTS gone CASCADE' "
+        "-c 'DROP DATABASE IF EXISTS gone WITH (FORCE)' -c 'CREATE SCHEMA gone' -c 'CREATE DATABASE gone' "
+        "-c 'CREATE TABLE gone.acknowledged (number int PRIMARY KEY, at timestamptz)'"
+    )
+
+
+def lived(host: Host, connection: Connection, heard: Path) -> Life:
+    """The practice works and sends."""
+    began(host)
+    host.check_output(f"cd / && {POSTGRES} {PGBENCH} --initialize --quiet --scale=2 gone 2>&1")
+    # What was sent to another vault, by another test, is not in this one. And the timer is put off: were its run going on, a start of
+    # the same service would wait for the end of that one, which began earlier than we say.
+    host.check_output("systemctl stop practice-offsite-send.timer 'practice-offsite@*'")
+    host.check_output("rm -rf /var/lib/cabinet/offsite/state.json /var/lib/cabinet/offsite/cache")
+    try:
+        kit = host.check_output("practice recovery-kit --text")
+        with writing(connection, heard):
+            host.check_output(LOAD)
+            host.check_output(SEND)
+            time.sleep(ARCHIVE_TIMEOUT + TRANSFER)
+            sent = float(host.check_output("date +%s.%N"))
+            host.check_output(SEND)
+            run = float(host.check_output("date +%s.%N")) - sent
+            time.sleep(ARCHIVE_TIMEOUT // 2)  # what is written now comes too late
+    finally:
+        host.run("systemctl start --no-block practice-offsite-send.timer")
+    lines = [line.split() for line in heard.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    assert lines, f"control: nothing was acknowledged: {heard.with_suffix('.errors').read_text()}"
+    return Life(kit, {int(number): float(at) for number, at in lines}, sent, run)
+
+
+@contextlib.contextmanager
+def writing(connection: Connection, heard: Path) -> Iterator[None]:
+    """Somebody enters one row after the other; `heard` holds what was acknowledged."""
+    words = connection.master.riding("-T", connection.name, f"exec sudo -n sh -c {shlex.quote(WRITER)}")
+    with (
+        heard.open("w") as file,
+        heard.with_suffix(".errors").open("w") as errors,
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=errors) as writer,
+    ):
+        try:
+            yield
+        finally:
+            writer.kill()
+
+
+def entered(host: Host, number: int) -> None:
+    """One row, and it is on the backup disk."""
+    host.check_output(f"{PSQL} -d postgres -c 'INSERT INTO gone.acknowledged VALUES ({number}, now())'")
+    archive_now(host)
+
+
+def carried(connection: Connection, command: str, image: Path, back: bool = False) -> None:
+    """What lies on a medium leaves the machine, in a person's pocket; or comes to another one. scsi_debug's disks end with the kernel."""
+    words = connection.master.riding("-T", connection.name, f"exec sudo -n {command} bs=1M status=none")
+    with image.open("rb" if back else "wb") as file:
+        given = {"stdin": file} if back else {"stdin": subprocess.DEVNULL, "stdout": file}
+        subprocess.run(words, check=True, **given)
+
+
+# ---- the end of it, and what is there afterwards --------------------------------------------------------------------
+
+
+def lost(vm: Machine, connection: Connection, raised_anew: bool) -> None:
+    """Nothing is left of the machine: power, disks, TPM and memory. Another one takes its place."""
+    vm.power_cut()
+    if raised_anew:
         connection.logout()
         vm.destroy()
         raise_vm()
-    else:  # its disks, its TPM and its memory are as blank, some minutes sooner
-        vm.power_cut()
-        deployment.back_to("packages", connection)
-    with in_the_network(Neighbour(), tmp_path, *where):
-        began = time.monotonic()
-        argv = [sys.executable, "-m", "kit.cli", "restore", "vagrant", "--from", "offsite", "--yes"]
-        done = subprocess.run(argv, cwd=paths.ROOT, input=kit, text=True, check=False)
-        took = time.monotonic() - began
-        assert done.returncode == 0
-        assert people(connection) == seeds, "people's phones say other codes"
-        host.backend.reconnect()
-        rows = host.check_output(f"cd / && {PSQL} -d postgres -c 'SELECT number FROM gone.acknowledged'")
-        there = set(map(int, rows.split()))
-        missing = {number: at for number, at in acknowledged.items() if number not in there}
-        newest = max(acknowledged[number] for number in there & set(acknowledged))
-        print(
-            f"\n{len(acknowledged)} commits acknowledged, {len(missing)} missing; sent {gone - sent:.0f} s before the end; "
-            f"RPO: the newest that is there is {gone - newest:.0f} s older than the end; RTO: {took:.0f} s from a plain machine"
-        )
-        assert missing, "control: nothing was written after it was sent"
-        assert {number: at for number, at in missing.items() if at < sent - ARCHIVE_TIMEOUT - TRANSFER} == {}
-        assert host.check_output("cat /srv/gone") == "a document"
-        host.check_output(SEND)
-    host.check_output(f"cd / && rm /srv/gone; {PSQL} -d postgres -c 'DROP SCHEMA gone CASCADE' -c 'DROP DATABASE gone'")
+    # As blank as a new one, some minutes sooner: Debian, and the packages of the roles.
+    deployment.back_to("packages", connection)
 
 
-def lived(host: Host, connection: Connection, heard: Path) -> tuple[str, dict[int, float], float]:
-    """The practice works and sends; its kit, what was acknowledged when, and when the last send began, by the server's clock."""
-    host.check_output(
-        f"systemctl stop gone-load; cd / && echo -n 'a document' >/srv/gone && {PSQL} -d postgres -c 'DROP SCHEMA IF EXISTS gone CASCADE' "
-        "-c 'DROP DATABASE IF EXISTS gone WITH (FORCE)' -c 'CREATE SCHEMA gone' -c 'CREATE DATABASE gone' "
-        "-c 'CREATE TABLE gone.acknowledged (number int PRIMARY KEY, at timestamptz)' "
-        f"&& runuser -u postgres -- {PGBENCH} --initialize --quiet --scale=2 gone 2>&1"
+def restored(source: str, kit: str) -> float:
+    """The technician's one command; how many seconds it took."""
+    began_at = time.monotonic()
+    argv = [sys.executable, "-m", "kit.cli", "restore", "vagrant", "--from", source, "--yes"]
+    done = subprocess.run(argv, cwd=paths.ROOT, input=kit, text=True, check=False)
+    assert done.returncode == 0, f"./cabinet restore vagrant --from {source} ended with {done.returncode}"
+    return time.monotonic() - began_at
+
+
+def rows(host: Host) -> set[int]:
+    """What is there of what was entered."""
+    return set(map(int, host.check_output(f"{PSQL} -d postgres -c 'SELECT number FROM gone.acknowledged'").split()))
+
+
+def told(life: Life, there: set[int], took: float) -> dict[int, float]:
+    """What was acknowledged and is missing; and what that means, in print."""
+    missing = {number: at for number, at in life.acknowledged.items() if number not in there}
+    newest, end = max(life.acknowledged[number] for number in there & set(life.acknowledged)), max(life.acknowledged.values())
+    behind = life.sent - newest
+    print(
+        f"\n{len(life.acknowledged)} commits acknowledged, {len(missing)} missing. The newest that is there is {end - newest:.0f} s "
+        f"older than the end, and {behind:.0f} s older than the run that sent it, which took {life.run:.0f} s.\n"
+        f"RPO at worst, lost just before the next run ends: {behind + INTERVAL + life.run:.0f} s. "
+        f"RTO: {took:.0f} s from a machine with its packages"
     )
-    # What was sent to another vault, by another test, is not in this one.
-    host.check_output("systemctl stop 'practice-offsite@*'; rm -rf /var/lib/cabinet/offsite/state.json /var/lib/cabinet/offsite/cache")
-    kit = host.check_output("practice recovery-kit --text")
-    words = connection.master.riding("-T", connection.name, f"exec sudo -n sh -c {shlex.quote(WRITER)}")
-    with heard.open("w") as file, subprocess.Popen(words, stdout=file, stderr=subprocess.DEVNULL) as writer:
-        host.check_output(LOAD)
-        host.check_output(SEND)
-        time.sleep(ARCHIVE_TIMEOUT + TRANSFER)
-        sent = float(host.check_output("date +%s"))
-        host.check_output(SEND)
-        time.sleep(ARCHIVE_TIMEOUT // 2)  # what is written now comes too late
-        writer.kill()
-    lines = [line.split() for line in heard.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return kit, {int(number): float(at) for number, at in lines}, sent
+    return missing
+
+
+def one_document_comes_back(host: Host, source: str) -> None:
+    """What was spoilt lies beside as it was, out of this copy; nothing else is touched."""
+    host.check_output(f"echo -n spoilt >{LETTER}")
+    oldest = json.loads(host.check_output(f"practice restore --document {LETTER} --list --json"))["versions"][-1]
+    assert oldest["bytes"] == len("a document") and source in oldest["where"], oldest
+    host.check_output(f"practice restore --document {LETTER} --snapshot {oldest['id']}")
+    assert host.check_output(f"cat /srv/gone.from-*.txt {LETTER}; rm /srv/gone.from-*.txt") == "a documentspoilt"
+    host.check_output(f"echo -n 'a document' >{LETTER}; ! ls -d /data/document")
+
+
+def tidied(host: Host) -> None:
+    """Nothing of it is left on the server that goes on."""
+    host.check_output(f"rm {LETTER}; {PSQL} -d postgres -c 'DROP SCHEMA gone CASCADE' -c 'DROP DATABASE IF EXISTS gone'")
 
 
 def people(connection: Connection) -> dict[str, str]:
