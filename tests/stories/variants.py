@@ -14,8 +14,8 @@ from pyinfra.api import deploy
 from kit.clinic import Clinic, this_clinic
 from kit.deadman import Guarded
 from kit.keys import vm_public_key
-from kit.sections import Person
-from roles import firewall, ssh
+from kit.sections import Disk, Person
+from roles import firewall, ssh, storage
 
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNhYmluZXQgc3Rvcnk6IGEgc3RyYW5nZXJzIGtleSEh stranger"
 
@@ -82,6 +82,19 @@ def amina_leaves_and_karim_comes() -> None:
     """No mistake at all."""
     amina, *others = this_clinic().people
     people_are(*others, amina.model_copy(update={"name": "karim", "full_name": "Karim Meziane", "keys": (vm_public_key("karim"),)}))
+
+
+# Another disk than the clinic's second one; what it is called in tests/stories/test_13_mirror.py.
+SPARE = "spare0"
+
+
+@deploy("a disk is replaced")
+def the_mirror_is_another_disk() -> None:
+    """The role storage, for a clinic file with the serial number of the new disk."""
+    clinic = this_clinic()
+    named = clinic.storage.model_copy(update={"mirror": Disk(disk=SPARE)})
+    with patch.object(storage, "this_clinic", lambda: clinic.model_copy(update={"storage": named})):
+        storage.storage()
 
 
 def people_are(*people: Person) -> None:
