@@ -34,10 +34,11 @@ PACKAGES
 """
 
 
-def all_packages() -> list[str]:
-    """The Debian packages of every slice, sorted."""
+def all_packages(clinic: Clinic) -> list[str]:
+    """The Debian packages of every slice, sorted, and what this clinic's own disks need."""
     modules = (importlib.import_module(f"roles.{module.name}") for module in pkgutil.iter_modules(roles.__path__))
-    return sorted({package for module in modules for package in getattr(module, "PACKAGES", [])})
+    asked = raid.WANTED if clinic.storage.mirror else []
+    return sorted({package for module in modules for package in getattr(module, "PACKAGES", [])} | {*asked})
 
 
 @deploy("base")
@@ -81,7 +82,7 @@ def packages(clinic: Clinic) -> None:
     )
     if clinic.storage.mirror:
         raid.described()  # before its package makes an initramfs
-    installed(sorted({*all_packages(), *(raid.WANTED if clinic.storage.mirror else [])}))
+    installed(all_packages(clinic))
 
 
 def installed(wanted: list[str]) -> None:
