@@ -12,6 +12,7 @@ from kit import deployment
 from kit.clinic import Clinic
 from kit.connection import Connection
 from kit.vm import Machine
+from roles.storage import SCRIPTS
 from tests.claims.test_backup import alarms, eventually
 from tests.disks import blank_like, member, plug, plugged, pull, whole
 from tests.helpers import logged_in_again, switched_off
@@ -62,6 +63,8 @@ def test_a_disk_is_replaced_under_load_and_another_is_missing_at_a_boot(
     first, second = clinic.storage.disks
     prepare(host)
     assert whole(host) and "mirror" not in alarms(host), "control: both are well"
+    third = host.run(f"{SCRIPTS}/mirror-volume {first} - scratch0 scratch0")
+    assert third.rc == 1 and f"these are, and work: {first} {second}" in third.stderr, f"a third disk was not refused: {third}"
     host.check_output(LOAD)
     writers = [Writer(connection, 0, number) for number in range(WRITERS)]
     began = time.monotonic()
