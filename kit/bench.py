@@ -53,7 +53,8 @@ def deploy(as_json: bool) -> None:
 
 def install_line() -> str:
     """What a person would type on a plain machine."""
-    return f"apt-get -q update && apt-get -q -y --no-install-recommends install {' '.join(all_packages())}"
+    packages = all_packages(load(paths.ROOT / "clinics" / "vagrant.yaml"))
+    return f"apt-get -q update && apt-get -q -y --no-install-recommends install {' '.join(packages)}"
 
 
 def plain(connection: Connection) -> CheckedShell:

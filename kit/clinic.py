@@ -86,8 +86,9 @@ class Clinic(Site):
     def is_a_second_disk(cls, backup: Backup, info: ValidationInfo) -> Backup:
         """A backup on the disk that it protects is lost with it."""
         storage = info.data.get("storage")
-        if storage is not None and backup.disk == storage.disk:
-            raise Mistakes([(("disk",), f"{backup.disk} is the data disk already (storage.disk); backups need a disk of their own")])
+        if storage is not None and backup.disk in storage.disks:
+            key = "storage.disk" if backup.disk == storage.disk else "storage.mirror.disk"
+            raise Mistakes([(("disk",), f"{backup.disk} is the data disk already ({key}); backups need a disk of their own")])
         return backup
 
     @field_validator("database")

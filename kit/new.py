@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -63,8 +64,10 @@ def interview() -> Draft:
     _ask(draft, ("network", "management"), "Networks from which it is looked after", default=str(lan), many=True)
     _ask(draft, ("network", "resolvers"), "DNS servers it asks", default=str(lan[1]), many=True)
     _title("Its disks: lsblk -d -o NAME,SIZE,SERIAL")
-    _ask_disk(draft, "storage", "data")
-    _ask_disk(draft, "backup", "backups")
+    _ask_disk(draft, ("storage",), "data")
+    if click.confirm("Is there a second disk for data, that holds the same in case one fails?", default=False):
+        _ask_disk(draft, ("storage", "mirror"), "the same data")
+    _ask_disk(draft, ("backup",), "backups")
     _title("The people")
     _ask_people(draft)
     _title("The application")
@@ -102,11 +105,11 @@ def _wrong(draft: Draft, loc: Loc) -> list[str]:
     return [text for at, text in said if at[: len(loc)] == loc and not text.startswith("is missing")]
 
 
-def _ask_disk(draft: Draft, section: str, purpose: str) -> None:
-    _ask(draft, (section, "disk"), f"Serial number of the disk for {purpose}")
-    serial = draft[section]["disk"]
+def _ask_disk(draft: Draft, section: Loc, purpose: str) -> None:
+    _ask(draft, (*section, "disk"), f"Serial number of the disk for {purpose}")
+    serial = functools.reduce(dict.__getitem__, (*section, "disk"), draft)
     if click.confirm(f"May everything on {serial} be destroyed? (no: it is taken only when it is blank)", default=False):
-        _ask(draft, (section, "wipe"), "Type its serial number again")
+        _ask(draft, (*section, "wipe"), "Type its serial number again")
 
 
 def _ask_people(draft: Draft) -> None:
@@ -189,8 +192,10 @@ def clinic_text(draft: Draft) -> str:
         f"  management: {_list(network['management'])}",
         f"  resolvers: {_list(network['resolvers'])}",
         "",
-        *_disk_lines(draft, "storage"),
-        *_disk_lines(draft, "backup"),
+        "storage:",
+        *_disk_lines(draft["storage"]),
+        "backup:",
+        *_disk_lines(draft["backup"]),
         "",
         "people:",
         *(line for person in draft["people"] for line in _person_lines(person)),
@@ -203,10 +208,12 @@ def clinic_text(draft: Draft) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _disk_lines(draft: Draft, section: str) -> list[str]:
-    lines = [f"{section}:", f"  disk: {_word(draft[section]['disk'])}"]
-    if "wipe" in draft[section]:
-        lines += ["  # Take this line out after the first deploy.", f"  wipe: {_word(draft[section]['wipe'])}"]
+def _disk_lines(disk: Draft) -> list[str]:
+    lines = [f"  disk: {_word(disk['disk'])}"]
+    if "wipe" in disk:
+        lines += ["  # Take this line out after the first deploy.", f"  wipe: {_word(disk['wipe'])}"]
+    if "mirror" in disk:
+        lines += ["  mirror:", *(f"  {line}" for line in _disk_lines(disk["mirror"]))]
     return lines
 
 

@@ -23,7 +23,7 @@ LATER = {
     "access-people": "accounts, profiles and passwords of each person in the database",
     "audit": "the record of who did what",
     "backups": "the off-site copy, the rotating media and the drills",
-    "cluster": "redundant disks and a second machine that takes over",
+    "cluster": "a second machine that takes over",
     "evaluate": "the server's own checks of its claims",
     "handbook": "the practice handbook",
     "hardening": "the removal of what the server does not need",

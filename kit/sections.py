@@ -222,9 +222,23 @@ class Disk(Strict):
 
 
 class Storage(Disk):
-    """The encrypted disk under everything that can hold patient data."""
+    """The encrypted disk under everything that can hold patient data; with `mirror`, two that hold the same."""
 
     unlock: Unlock = "tpm2"
+    mirror: Disk | None = None
+
+    @field_validator("mirror")
+    @classmethod
+    def is_another_disk(cls, mirror: Disk | None, info: ValidationInfo) -> Disk | None:
+        """A disk cannot stand in for itself."""
+        if mirror is not None and mirror.disk == info.data.get("disk"):
+            raise Mistakes([(("disk",), f"{mirror.disk} is the data disk itself (storage.disk); a mirror is a second disk")])
+        return mirror
+
+    @property
+    def disks(self) -> tuple[str, ...]:
+        """The serial numbers of all disks below the volume."""
+        return (self.disk, *([self.mirror.disk] if self.mirror else []))
 
 
 class Backup(Disk):

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice import drilled, journal, media, offsite, outbox, recovery_kit
+from practice import drilled, journal, media, mirror, offsite, outbox, recovery_kit
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
@@ -21,7 +21,7 @@ TIMERS = (
     "practice-watch.timer", "practice-send.path", "practice-send.timer", "practice-silence.timer",
 )  # fmt: skip
 # Each says how it is, and what is wrong with that.
-WHAT_IS_KEPT = {"drills": drilled, "offsite": offsite, "media": media, "recovery": recovery_kit}
+WHAT_IS_KEPT = {"mirror": mirror, "drills": drilled, "offsite": offsite, "media": media, "recovery": recovery_kit}
 WAL = Path(f"/backup/pgbackrest/archive/{STANZA}")
 DISKS = ("/", "/data", "/backup")
 FULL_PERCENT = 85
@@ -51,7 +51,7 @@ def look(now: float | None = None) -> dict[str, Any]:
     """Everything `practice status` shows, asked now; `troubles` maps a key to a sentence for each thing that is wrong."""
     now = time.time() if now is None else now
     seen: dict[str, Any] = {"at": now, "server": socket.getfqdn(), "practice": settings().get("practice", ""), "revision": revision()}
-    timers = (*TIMERS, *(offsite.TIMERS if offsite.CONFIG.exists() else ()))
+    timers = (*TIMERS, *(timer for asked in (offsite, mirror) if asked.CONFIG.exists() for timer in asked.TIMERS))
     states = units(VOLUME, CLUSTER, *timers)
     seen["volume"] = "open" if states[VOLUME]["ActiveState"] == "active" else "closed"
     seen["disks"] = {path: used_percent(path) for path in DISKS if path == "/" or os.path.ismount(path)}

@@ -85,7 +85,7 @@ def enrol(weekday: str, device: str, wipe: str) -> tuple[str, str]:
     if not serial or len([disk for disk in disks() if disk["serial"] == serial]) != 1:
         raise Trouble(f"{path} has no serial number of its own, so it could be mistaken for another; take another medium")
     if serial in json.loads(media.CONFIG.read_text())["never"]:
-        raise Trouble(f"{path} (serial {serial}) is the server's own disk (storage.disk or backup.disk); take another")
+        raise Trouble(f"{path} (serial {serial}) is the server's own disk (storage or backup in the clinic file); take another")
     with only_one():
         tidy()
         # One that was begun and never finished held nothing yet.

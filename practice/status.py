@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from practice import alarm, drilled, media, offsite, recovery_kit
+from practice import alarm, drilled, media, mirror, offsite, recovery_kit
 from practice.health import age, clock
 from practice.server import is_root
 
@@ -16,6 +16,7 @@ OFFSITE = ("unit:practice-offsite",)
 OUTSIDE = ("offsite", "offsite-verify", "offsite-renew", "offsite-lost", "drill-offsite")
 DRILL = ("unit:practice-drill",)
 MEDIA = ("unit:practice-media",)
+MIRROR = ("unit:practice-mirror",)
 BACKUPS = ("unit:practice-backup", "unit:practice-verify")
 NOBODY = "reach NOBODY outside this server: the clinic file has no section alarm"
 UNSEALED = "no password is sealed for the day when no network helps: sudo practice breakglass"
@@ -63,8 +64,8 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         return f"  {word}  {what:<10} {says}"
 
     database, backup, out = seen["database"], seen["backup"], seen["alarms"]
-    outside, outer, kit = seen.get("offsite", {}), seen.get("media", {}), seen.get("recovery", {})
-    owners = {"backup": BACKUPS, "drill": DRILL, "offsite": OFFSITE, "media": MEDIA}
+    outside, outer, kit, twin = (seen.get(name, {}) for name in ("offsite", "media", "recovery", "mirror"))
+    owners = {"backup": BACKUPS, "drill": DRILL, "offsite": OFFSITE, "media": MEDIA, "mirror": MIRROR}
     units: dict[str, list[str]] = {name: [] for name in (*owners, "other")}
     for key in sorted(wrong):
         if key.startswith("unit:"):
@@ -74,6 +75,7 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         f"{seen['practice']}  {seen['server']}  seen {clock(seen['at'])}{stale}",
         "",
         line("volume", f"the encrypted data volume is {seen['volume']}", "locked"),
+        *([line("mirror", mirror.describe(twin), "mirror", "mirror-differs", *units["mirror"])] if twin else []),
         line("database", describe_database(database), "database", "pages", "wal-full", "restore"),
         line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", *units["backup"]),
         line("drill", drilled.newest(seen.get("drills", [])), "drill", *units["drill"]),

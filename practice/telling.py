@@ -29,6 +29,8 @@ SENTENCES = {
     "locked": ("The data volume is closed, so the practice cannot work.", "With the recovery key: sudo practice unlock"),
     "media": ("The external medium of a working day is missing.", "Plug it in; the server writes it, and says when it can go."),
     "media-failed": ("An external medium could not be written.", "Plug it in again, or another one. Why: sudo practice media"),
+    "mirror": ("The practice's data are on one disk alone.", f"Put another disk in the failed one's place. {LOOK}"),
+    "mirror-differs": ("The two disks that hold the data may differ.", f"Do not wait: disks fail slowly, then at once. {LOOK}"),
     "offsite": ("The copy outside the practice is too old.", "See that the Internet is there, then: sudo practice offsite send"),
     "offsite-lost": ("The copy outside the practice was gone.", "A new one was begun. Ask whoever keeps it what has happened."),
     "offsite-renew": ("No new repository could be begun outside the practice.", f"Ask whoever keeps it whether there is room. {LOOK}"),

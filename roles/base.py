@@ -12,9 +12,10 @@ from pyinfra.api import deploy
 
 import roles
 from kit import operations as kit
-from kit.clinic import this_clinic
+from kit.clinic import Clinic, this_clinic
 from kit.paths import ROOT
 from kit.revision import revision
+from roles import raid
 
 # The files that may act with somebody else's rights: becoming root after a log-in with two factors, checking a console password,
 # starting system services over D-Bus, and keeping an agent's memory from its own user.
@@ -33,10 +34,11 @@ PACKAGES
 """
 
 
-def all_packages() -> list[str]:
-    """The Debian packages of every slice, sorted."""
+def all_packages(clinic: Clinic) -> list[str]:
+    """The Debian packages of every slice, sorted, and what this clinic's own disks need."""
     modules = (importlib.import_module(f"roles.{module.name}") for module in pkgutil.iter_modules(roles.__path__))
-    return sorted({package for module in modules for package in getattr(module, "PACKAGES", [])})
+    asked = raid.WANTED if clinic.storage.mirror else []
+    return sorted({package for module in modules for package in getattr(module, "PACKAGES", [])} | {*asked})
 
 
 @deploy("base")
@@ -44,7 +46,7 @@ def base() -> None:
     """Install, name, and set the clock's zone."""
     clinic = this_clinic()
     short_name = clinic.hostname.split(".")[0]
-    packages()
+    packages(clinic)
     kit.config_file(
         name="BASE name the server",
         dest="/etc/hosts",
@@ -69,7 +71,7 @@ def base() -> None:
     practice_command()
 
 
-def packages() -> None:
+def packages(clinic: Clinic) -> None:
     """One transaction for all slices; services stay down until their role has configured them."""
     kit.config_file(name="BASE let apt wait for its lock", dest="/etc/apt/apt.conf.d/60cabinet", src="base/apt.conf")
     # Debian makes a cluster of its own when PostgreSQL is installed; ours needs checksums and the encrypted volume.
@@ -78,7 +80,9 @@ def packages() -> None:
         dest="/etc/postgresql-common/createcluster.conf",
         src="base/createcluster.conf",
     )
-    installed(all_packages())
+    if clinic.storage.mirror:
+        raid.described()  # before its package makes an initramfs
+    installed(all_packages(clinic))
 
 
 def installed(wanted: list[str]) -> None:

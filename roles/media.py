@@ -41,7 +41,7 @@ def media() -> None:
 def days(clinic: Clinic) -> None:
     """Which days have a medium, and which disks are never one."""
     assert clinic.media is not None
-    wanted = {"days": clinic.media.days, "never": [clinic.storage.disk, clinic.backup.disk]}
+    wanted = {"days": clinic.media.days, "never": [*clinic.storage.disks, clinic.backup.disk]}
     kit.config_file(name="MED-03 say which days have a medium", dest=CONFIG, content=json.dumps(wanted) + "\n")
 
 

@@ -1,7 +1,7 @@
 """storage: whatever can hold patient data lies on one encrypted volume, which opens by itself on this server alone.
 
-Claims: STO-01 to STO-15.  Changes from Debian defaults: a LUKS2 volume at /data, bind-mounted over the directories below; no swap
-on a disk; /tmp in memory; no core dumps.
+Claims: STO-01 to STO-18.  Changes from Debian defaults: a LUKS2 volume at /data, bind-mounted over the directories below; no swap
+on a disk; /tmp in memory; no core dumps. Where the clinic names two disks: roles/raid.py.
 
 The scripts in files/storage do what must not go wrong, each in one place: format (only what is blank), open, settle, enrol.
 """
@@ -12,6 +12,7 @@ from pyinfra.api import deploy
 
 from kit import operations as kit
 from kit.clinic import this_clinic
+from roles import raid
 
 PACKAGES = [
     "cryptsetup-bin",
@@ -63,13 +64,16 @@ def storage() -> None:
     """Make memory stay memory, make the volume, move the directories onto it, and see to who can open it."""
     clinic = this_clinic()
     memory()
-    disk = f"{clinic.storage.disk} {clinic.storage.unlock}"
+    mirrored = clinic.storage.mirror is not None
+    disk = f"{raid.ARRAY if mirrored else clinic.storage.disk} {clinic.storage.unlock}"
     for script in ("format-volume", "open-volume", "settle-volume", "enrol-volume", "say-locked"):
         kit.config_file(name=f"STO-09 {script}", dest=f"{SCRIPTS}/{script}", src=f"storage/{script}", check="sh -n {}", mode="755")
+    if mirrored:
+        raid.mirrored(clinic.storage)
     kit.script(
-        name=f"STO-01 STO-09 STO-10 format the disk {clinic.storage.disk}, if it is provably blank",
+        name=f"STO-01 STO-09 STO-10 format the {'mirror' if mirrored else f'disk {clinic.storage.disk}'}, if it is provably blank",
         unless=f"{SCRIPTS}/format-volume --finished {disk}",
-        run=f"{SCRIPTS}/format-volume {disk} {clinic.storage.wipe or ''}",
+        run=f"{SCRIPTS}/format-volume {disk} {'' if mirrored else clinic.storage.wipe or ''}",
     )
     units()
     checked("STO-11 open the volume, now and at boot", "open-volume", disk)

@@ -266,7 +266,7 @@ def test_backups_lie_on_a_disk_of_their_own(host: Host, clinic: Clinic) -> None:
     """The disk under the repository is the clinic's, not the one under the database; if it comes late, it is mounted then."""
     serials = "lsblk -nsro TYPE,SERIAL $(findmnt -nvo SOURCE -T {}) | sed -n 's/^disk //p'"
     assert host.check_output(serials.format("/backup/pgbackrest")) == clinic.backup.disk, "the repository is not on the backup disk"
-    assert host.check_output(serials.format("/var/lib/postgresql/17/main")) == clinic.storage.disk
+    assert sorted(host.check_output(serials.format("/var/lib/postgresql/17/main")).split()) == sorted(clinic.storage.disks)
     device = host.check_output("findmnt -nvo SOURCE /backup")
     come = f"for action in remove add; do udevadm trigger --settle --action=$action {device}; done"
     mounted = "for i in $(seq 50); do mountpoint -q /backup && exit; sleep 0.1; done; exit 1"

@@ -10,14 +10,19 @@ from testinfra.host import Host
 
 from kit.clinic import Clinic
 from roles.database import PSQL
+from roles.raid import ARRAY, SERVICE, TIMER
 from roles.storage import DIRECTORIES, KEY, SCRIPTS
 from tests.claim import claim
 from tests.claims.carriers import CARRIERS
+from tests.claims.test_backup import alarms, eventually
+from tests.disks import MD, alike, member, whole
 
 
 @pytest.fixture(scope="session")
 def disk(host: Host, clinic: Clinic) -> str:
-    """The device below the volume, found by the serial number in the clinic file."""
+    """The device below the volume: the mirror, or the disk with the serial number in the clinic file."""
+    if clinic.storage.mirror:
+        return host.check_output(f"readlink -f {ARRAY}")
     return host.check_output(f"lsblk -dnrpo NAME,SERIAL | awk '$2 == \"{clinic.storage.disk}\" {{ print $1 }}'")
 
 
@@ -156,13 +161,20 @@ file=$(readlink -f "$(sql 'SHOW data_directory')/$(sql "SELECT pg_relation_filep
 device=$(findmnt -nvo SOURCE --target "$file" | tail -1)
 block=$(filefrag -b4096 -v "$file" | awk '$1 == "0:" { print $4 + 0 }')
 name=$(basename "$(readlink -f "$device")")
-bare=$device skip=$block
+bare=$name skip=$block
 if [ -e "/sys/class/block/$name/dm" ]; then
-    bare=/dev/$(ls "/sys/class/block/$name/slaves")
+    bare=$(ls "/sys/class/block/$name/slaves")
     skip=$((block + $(dmsetup table "$device" | awk '{ print $8 }') / 8))
 fi
 seen() { dd if="$1" bs=4096 skip="$2" count=2 iflag=direct status=none | grep -aqF "$marker" && echo found || echo absent; }
-echo "$(seen "$device" "$block") $(seen "$bare" "$skip") $file $bare"
+if [ -e "/sys/class/block/$bare/md" ]; then # each disk of a mirror, behind what is the mirror's own
+    cd "/sys/class/block/$bare/md"
+    on=$(for disk in dev-*; do seen "/dev/${disk#dev-}" $((skip + $(cat $disk/offset) / 8)); done | sort -u)
+    cd /
+else
+    on=$(seen "/dev/$bare" "$skip")
+fi
+echo "$(seen "$device" "$block") $on $file $bare"
 sql "DROP TABLE cabinet_marker"
 """.replace("PSQL", PSQL)
 
@@ -279,7 +291,7 @@ def wipe_named_for_ever(host: Host) -> None:
 @claim("STO-10", broken_by=wipe_named_for_ever, symptom="would be formatted again")
 def test_a_finished_volume_is_never_formatted_again(host: Host, clinic: Clinic) -> None:
     """Not even when its serial number is still named as the one to wipe, in the clinic file, years later."""
-    serial = clinic.storage.disk
+    serial = ARRAY if clinic.storage.mirror else clinic.storage.disk
     said = host.run(f"{SCRIPTS}/format-volume --check {serial} {clinic.storage.unlock} {serial}")
     assert said.stdout.strip() == "ours", f"{serial} would be formatted again: {said.stdout}{said.stderr}"
 
@@ -357,3 +369,83 @@ def test_nothing_lies_beneath_the_mounts(host: Host) -> None:
     boot = host.check_output("tr -d - </proc/sys/kernel/random/boot_id")
     assert found.pop() == "/mnt/etc/crypttab", "control: the root file system was not seen"
     assert [path for path in found if "/.ssh/" not in path and f"/systemd-private-{boot}-" not in path] == []
+
+
+@pytest.fixture
+def twins(pytestconfig: pytest.Config, clinic: Clinic) -> tuple[str, ...]:
+    """The two disks that hold the same."""
+    if clinic.storage.mirror is None:
+        pytest.fail("the data lie on one disk: this practice's clinic file has no storage.mirror", pytrace=False)
+    return clinic.storage.disks
+
+
+@pytest.fixture
+def one_may_fail(pytestconfig: pytest.Config, twins: tuple[str, ...]) -> tuple[str, ...]:
+    """The same, where nobody works."""
+    if pytestconfig.getoption("--clinic") != "vagrant":
+        pytest.fail("this test lets a disk fail, or alters one: it runs on the VM alone. On this server: practice mirror", pytrace=False)
+    return twins
+
+
+def one_disk_left_out(host: Host) -> None:
+    one = member(host, "data1")
+    host.check_output(f"mdadm --quiet {ARRAY} --fail {one} && mdadm --quiet {ARRAY} --remove {one}")
+
+
+@claim("STO-16", broken_by=one_disk_left_out, symptom="not in the mirror")
+def test_both_disks_hold_all_of_it(host: Host, disk: str, twins: tuple[str, ...]) -> None:
+    """Exactly the clinic's two are in the mirror and neither lags; what was just written lies on both, encrypted, in the same place."""
+    there = host.check_output(f"lsblk -nsro TYPE,SERIAL {disk} | sed -n 's/^disk //p'").split()
+    assert sorted(there) == sorted(twins), f"not in the mirror: {set(twins) - set(there)}"
+    assert whole(host), "control: the one that was away is filled within two minutes"
+    assert host.check_output(f"cat {MD}/level {MD}/metadata_version").split() == ["raid1", "1.2"]
+    first, second, through = alike(host, f"written-{secrets.token_hex(16)}")
+    assert first == second != "", f"the two hold different things: {first} and {second}"
+    assert first != through, "control: it is not encrypted"
+
+
+def nobody_listens(host: Host) -> None:
+    host.check_output("systemctl stop mdmonitor")
+
+
+@claim("STO-17", broken_by=nobody_listens, symptom="no alarm")
+def test_a_disk_that_fails_is_an_alarm_at_once(host: Host, one_may_fail: tuple[str, ...]) -> None:
+    """The kernel gives up on a disk: the alarm is there within a minute, the database goes on, and with the disk back in it is over."""
+    assert whole(host) and "mirror" not in alarms(host), "control: both are well"
+    began = host.check_output(f"{PSQL} -d postgres -c 'SELECT pg_postmaster_start_time()'")
+    one = member(host, one_may_fail[1])
+    host.check_output(f"mdadm --quiet {ARRAY} --fail {one}")
+    try:
+        assert eventually(host, "practice alarm list | grep -q '\"mirror\"'", 60), "no alarm although a disk has failed"
+        assert f"{one_may_fail[1]} has failed" in alarms(host)["mirror"]["text"]
+        assert f"{one_may_fail[1]} has failed" in host.run("practice mirror").stdout
+        assert host.check_output(f"{PSQL} -d postgres -c 'SELECT pg_postmaster_start_time()'") == began, "the database was disturbed"
+    finally:
+        host.check_output(f"mdadm --quiet {ARRAY} --remove {one}; mdadm --quiet {ARRAY} --add {one}")
+    assert whole(host), "the disk is not filled again"
+    host.check_output("systemctl start practice-watch.service")
+    assert "mirror" not in alarms(host), "the alarm stays although both are well"
+
+
+def nothing_compares(host: Host) -> None:
+    host.check_output(f"systemctl disable --now --quiet {TIMER}")
+
+
+@claim("STO-18", broken_by=nothing_compares, symptom="never compared")
+def test_what_differs_is_found(host: Host, one_may_fail: tuple[str, ...]) -> None:
+    """Every month; and one block that differs on one of the disks, where nothing lies, is an alarm until it is right again."""
+    timer = host.check_output(f"systemctl show -p ActiveState,UnitFileState,TimersCalendar,Persistent {TIMER}")
+    wanted = ("ActiveState=active", "UnitFileState=enabled", "OnCalendar=Sun *-*-01..07 ", "Persistent=yes")
+    assert [word for word in wanted if word not in timer] == [], f"never compared by itself: {timer}"
+    assert whole(host), "control: both are well"
+    one = member(host, one_may_fail[1])
+    # Between the slots for keys, of which LUKS2 has room for some fifty, and the data.
+    offset = f"$(($(cat {MD}/dev-{one.removeprefix('/dev/')}/offset) / 8 + 3072))"
+    block = f"{one} bs=4096 count=1 status=none"
+    host.check_output(f"dd if={block} skip={offset} iflag=direct of=/run/block; head -c 4096 /dev/urandom >/run/other")
+    try:
+        host.check_output(f"dd if=/run/other of={block} seek={offset} oflag=direct && systemctl start {SERVICE}")
+        assert eventually(host, "practice alarm list | grep -q mirror-differs", 30), "no alarm although the disks differ"
+    finally:
+        host.check_output(f"dd if=/run/block of={block} seek={offset} oflag=direct && systemctl start {SERVICE}; rm /run/block /run/other")
+    assert eventually(host, "! practice alarm list | grep -q mirror-differs", 30), "the alarm stays although they are alike"

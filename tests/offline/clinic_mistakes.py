@@ -80,7 +80,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "key in the wrong section": (
         "  disk: S5GXNX0R123456",
         "  disk: S5GXNX0R123456\n  keep_days: 35",
-        "32: storage.keep_days: unknown key; known here: disk, wipe, unlock",
+        "32: storage.keep_days: unknown key; known here: disk, wipe, unlock, mirror",
     ),
     "missing key": ("  vendor: Atlas Informatique\n", "", "2: contact.vendor: is missing; for example: Atlas Informatique"),
     "missing section": ("storage:\n  disk: S5GXNX0R123456\n", "", "1: storage: is missing; it needs disk"),
@@ -351,6 +351,26 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "disk: S5GXNX0R123456",
         "disk: S5GXNX0R123456\n  wipe: WD-WX12A3456789",
         "32: storage.wipe: WD-WX12A3456789 is not the disk above; write S5GXNX0R123456 to have it wiped, or take the line out",
+    ),
+    "mirror on the disk itself": (
+        "disk: S5GXNX0R123456",
+        "disk: S5GXNX0R123456\n  mirror: {disk: S5GXNX0R123456}",
+        "32: storage.mirror.disk: S5GXNX0R123456 is the data disk itself (storage.disk); a mirror is a second disk",
+    ),
+    "backup on the mirror": (
+        "disk: S5GXNX0R123456",
+        "disk: S5GXNX0R123456\n  mirror: {disk: WD-WX12A3456789}",
+        "34: backup.disk: WD-WX12A3456789 is the data disk already (storage.mirror.disk); backups need a disk of their own",
+    ),
+    "mirror wipes the data disk": (
+        "disk: S5GXNX0R123456",
+        "disk: S5GXNX0R123456\n  mirror: {disk: S5GXNX0R654321, wipe: S5GXNX0R123456}",
+        "32: storage.mirror.wipe: S5GXNX0R123456 is not the disk above; write S5GXNX0R654321 to have it wiped, or take the line out",
+    ),
+    "mirror without a section": (
+        "disk: S5GXNX0R123456",
+        "disk: S5GXNX0R123456\n  mirror: S5GXNX0R654321",
+        "32: storage.mirror: keys with values are expected here, indented, one per line",
     ),
     "device instead of a serial": (
         "disk: S5GXNX0R123456",

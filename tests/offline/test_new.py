@@ -15,7 +15,7 @@ from tests.offline.clinic_mistakes import AMINA, KARIM
 # What is typed, in order; `clinic_text` and the model see to the rest.
 PRACTICE = ["Cabinet Haddad: médecine", "Dr Amina Haddad", "021 12 34 56", "Atlas Informatique", "+213 21 65 43 21", "Africa/Algiers"]
 SERVER = ["practice.haddad.example", "192.168.10.5", "installer", "enp1s0", "enp2s0", "192.168.10.5/24", "", "192.168.10.1, 9.9.9.9"]
-DISKS = ["0123456", "y", "0123456", "WD-WX12A3456789", "n"]
+DISKS = ["0123456", "y", "0123456", "n", "WD-WX12A3456789", "n"]
 TECHNICIAN = ["Karim Meziane", "karim", "technician", KARIM]
 APPLICATION = ["http://127.0.0.1:8080"]
 NOBODY = [""]
@@ -72,19 +72,21 @@ def test_whoever_is_told_stands_in_the_file(tree: Path, tmp_path: Path, account:
 def test_a_wrong_answer_is_asked_again_at_once(tree: Path) -> None:
     """The model's own sentence is shown under the answer, what contradicts an earlier answer included."""
     answers = [*PRACTICE[:-1], "Africa/Alger", *PRACTICE[-1:], *SERVER[:5], "192.168.10.0/24", *SERVER[5:]]
-    answers += [*DISKS[:3], "0123456", *DISKS[3:]]
+    answers += [*DISKS[:3], "y", "0123456", "0123457", "n", "0123456", *DISKS[4:]]
     answers += ["Karim Meziane", "Karim", "karim", "technicien", "technician", "karim.pub", KARIM, "n", "", *NOBODY]
     result = run(answers)
     assert result.exit_code == 0, result.output
     assert [line.strip() for line in result.output.splitlines() if line.startswith("  ")] == [
         '"Africa/Alger" is not a time zone; did you mean Africa/Algiers?',
         "192.168.10.0 belongs to the network 192.168.10.0/24 as a whole; the first address in it is 192.168.10.1",
+        "0123456 is the data disk itself (storage.disk); a mirror is a second disk",
         "0123456 is the data disk already (storage.disk); backups need a disk of their own",
         '"Karim" is not a log-in name: at most 31 small letters, digits, - and _, a letter first',
         '"technicien" is not known; did you mean technician?',
         "not a public key; write the one line of a .pub file, such as: ssh-ed25519 AAAA… name",
     ]
-    assert load(tree / "clinics/alger.yaml").proxy.upstream is None
+    clinic = load(tree / "clinics/alger.yaml")
+    assert (clinic.proxy.upstream, clinic.storage.disks) == (None, ("0123456", "0123457"))
 
 
 def test_people_are_asked_for_until_somebody_administers(tree: Path, tmp_path: Path) -> None:
@@ -136,6 +138,8 @@ def test_a_draft_says_which_line_to_take_out_again() -> None:
     contact = dict.fromkeys(("responsible", "practice_phone", "vendor", "vendor_phone"), "x")
     draft = {"practice": "no", "contact": contact, "timezone": "UTC", "hostname": "a.b", "network": network, "people": []}
     draft |= {"connect": {"host": "h", "bootstrap_user": "u"}, "proxy": {"names": ["a.b"]}}
-    text = clinic_text(draft | {"storage": {"disk": "one", "wipe": "one"}, "backup": {"disk": "two"}})
+    mirror = {"disk": "three", "wipe": "three"}
+    text = clinic_text(draft | {"storage": {"disk": "one", "wipe": "one", "mirror": mirror}, "backup": {"disk": "two"}})
     assert 'practice: "no"\n' in text
-    assert "  # Take this line out after the first deploy.\n  wipe: one\nbackup:\n  disk: two\n" in text
+    line = "# Take this line out after the first deploy."
+    assert f"  {line}\n  wipe: one\n  mirror:\n    disk: three\n    {line}\n    wipe: three\nbackup:\n  disk: two\n" in text

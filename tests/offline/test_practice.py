@@ -54,6 +54,7 @@ def seen(**troubles: str) -> dict[str, Any]:
         "offsite": {"newest": NOW - 600, "generation": "2026-11", "kinds": {}, "verified": NOW, "max_age_minutes": 60, "errors": {}},
         "recovery": {"number": 3, "made": NOW, "confirmed": NOW, "changed": []},
         "media": {"days": ["monday"], "due": None, "writing": False, "unknown": None, "media": {}},
+        "mirror": {"disks": {"one": "works", "two": "works"}, "filled": None, "compared": NOW},
     }  # fmt: skip
 
 
@@ -105,7 +106,8 @@ def test_who_is_told_is_shown() -> None:
      ("recovery-kit", "recovery"), ("drill", "drill"), ("unit:practice-drill.service", "drill"),
      ("offsite-lost", "off-site"), ("media:monday", "media"), ("media-failed", "media"), ("unit:practice-media@sdb.service", "media"),
      ("unit:practice-offsite@send.service", "off-site"), ("drill-offsite", "off-site"),
-     ("unit:practice-offsite-drill.service", "off-site")],
+     ("unit:practice-offsite-drill.service", "off-site"), ("mirror", "mirror"), ("mirror-differs", "mirror"),
+     ("unit:practice-mirror.service", "mirror")],
 )  # fmt: skip
 def test_an_alarm_marks_its_row(key: str, row: str) -> None:
     """Exactly the row that the alarm is about turns bad, and its sentence stands below."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from testinfra.host import Host
 
 from kit import deployment
+from kit.clinic import Clinic
 from roles.base import all_packages
 
 # As unattended-upgrades does it: nobody is asked, and a configuration that was changed stays. Installed again, because the archive
@@ -19,13 +20,13 @@ RUNNING = "timeout 300 systemctl is-system-running --wait"
 UNPACKED = "grep -c ' upgrade ' /var/log/dpkg.log || true"
 
 
-def test_after_an_upgrade_the_plan_is_still_empty(host: Host) -> None:
+def test_after_an_upgrade_the_plan_is_still_empty(host: Host, clinic: Clinic) -> None:
     """Every package that we install, and each that a file of ours belongs to. Control: dpkg says that it unpacked them."""
     assert deployment.planned_changes("vagrant") == []
     assert host.run(RUNNING).stdout.strip() == "running", f"control: before it too {host.run('systemctl --failed').stdout}"
     owners = host.check_output(OWNERS).split()
     assert {"openssh-server", "sudo", "squid"} <= set(owners), "control: files of ours that belong to packages"
-    packages = sorted({*all_packages(), *owners})
+    packages = sorted({*all_packages(clinic), *owners})
     host.check_output("apt-get -q update")
     before = int(host.check_output(UNPACKED))
     done = host.run(AGAIN.format(" ".join(packages)), timeout=1800)

@@ -15,8 +15,8 @@ from pyinfra.api import deploy
 from kit.clinic import Clinic, this_clinic
 from kit.deadman import Guarded
 from kit.keys import vm_public_key
-from kit.sections import Person
-from roles import firewall, offsite, ssh, vpn
+from kit.sections import Disk, Person
+from roles import firewall, offsite, ssh, storage, vpn
 
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNhYmluZXQgc3Rvcnk6IGEgc3RyYW5nZXJzIGtleSEh stranger"
 
@@ -89,6 +89,19 @@ def amina_leaves_and_karim_comes() -> None:
     without = clinic.model_copy(update={"vpn": clinic.vpn.model_copy(update={"peers": devices})})
     with patch.object(vpn, "this_clinic", lambda: without):
         vpn.vpn()
+
+
+# Another disk than the clinic's second one; what it is called in tests/stories/test_13_mirror.py.
+SPARE = "spare0"
+
+
+@deploy("a disk is replaced")
+def the_mirror_is_another_disk() -> None:
+    """The role storage, for a clinic file with the serial number of the new disk."""
+    clinic = this_clinic()
+    named = clinic.storage.model_copy(update={"mirror": Disk(disk=SPARE)})
+    with patch.object(storage, "this_clinic", lambda: clinic.model_copy(update={"storage": named})):
+        storage.storage()
 
 
 def people_are(*people: Person) -> None:
