@@ -20,7 +20,8 @@ nft -st list ruleset | sha256sum
 
 
 def test_a_second_deploy_changes_nothing(host: Host) -> None:
-    """Neither a file's change time, nor a unit's start, nor the ruleset; control: the first look sees something at all."""
+    """Neither a file's change time, nor a unit's start, nor the ruleset; nor has anything failed. Control: the first look sees much."""
+    assert host.check_output("systemctl --failed --plain --no-legend") == "", "the first deploy has left this"
     assert deployment.planned_changes("vagrant") == []
     before = host.check_output(STATE).splitlines()
     assert any(line.startswith("/etc/ssh/") for line in before), "control: the look at the server saw nothing"
