@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +20,9 @@ from practice.server import Trouble
 INCOMPLETE, NO_REPOSITORY, WRONG_PASSWORD = 3, 10, 12
 # How it names a file that is not what its name says.
 DAMAGED = re.compile(r"^(?:pack|error: failed to load snapshot|error: error loading index) ([0-9a-f]{8,64})", re.MULTILINE)
+# What rest-server answers when a quota is used up. restic takes it for a hiccup, and would send the same again for a quarter of an hour.
+NO_ROOM = "507 Insufficient Storage"
+LOOK_SECONDS = 0.5
 # A snapshot belongs to the practice, not to the machine it was made on: the next one goes on with it.
 OWNER = "practice"
 
@@ -28,6 +33,10 @@ class Missing(Trouble):
 
 class WrongPassword(Trouble):
     """There is a repository, and this password does not open it."""
+
+
+class Full(Trouble):
+    """Where it is kept, there is no room left."""
 
 
 class Incomplete(Trouble):
@@ -150,7 +159,7 @@ class Restic:
         command = ["backup", "--json", "--no-scan", "--cleanup-cache", f"--host={OWNER}", *marks, *words]
         try:
             said = self._ask(*command, stdin=stdin, timeout=86400)
-        except (Missing, Incomplete):
+        except (Missing, Incomplete, Full):
             raise
         except Trouble:
             # Nobody else writes here and nothing is ever removed, so no lock means anything. But whoever holds the account's password
@@ -162,25 +171,42 @@ class Restic:
     def _ask(self, *words: str, stdin: str = "", timeout: float = 600) -> str:
         """What restic prints. Raises Trouble with its last words."""
         try:
-            done = subprocess.run(
-                [*self._program, *words],
-                input=stdin,
-                env=self._environment,
-                cwd="/",
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout,
-                check=False,
-            )
+            done = self._run(words, stdin, timeout)
         except subprocess.TimeoutExpired:
             raise Trouble(f"restic {words[0]} gave no answer in {timeout:.0f} s") from None
         except FileNotFoundError:
             raise Trouble("restic is not installed") from None
         if done.returncode == 0:
             return done.stdout
+        if NO_ROOM in done.stderr:
+            raise Full("there is no room left for this practice outside: its quota is used up. Ask whoever keeps the copy for more")
         kinds: dict[int, type[Trouble]] = {NO_REPOSITORY: Missing, INCOMPLETE: Incomplete, WRONG_PASSWORD: WrongPassword}
         raise kinds.get(done.returncode, Trouble)(f"restic {words[0]}: {last_words(done.stderr or done.stdout, done.returncode)}")
+
+    def _run(self, words: Sequence[str], stdin: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Run it, and end it when it goes on although there is no room. Raises subprocess.TimeoutExpired."""
+        end = time.monotonic() + timeout
+        with tempfile.TemporaryFile("w+", errors="replace") as said, tempfile.TemporaryFile("w+") as given:
+            given.write(stdin)
+            given.seek(0)
+            files: dict[str, Any] = {"stdin": given, "stdout": subprocess.PIPE, "stderr": said}
+            process = subprocess.Popen(
+                [*self._program, *words], **files, env=self._environment, cwd="/", text=True, errors="replace"
+            )
+            printed = None
+            while printed is None:
+                try:
+                    printed, _ = process.communicate(timeout=LOOK_SECONDS)
+                except subprocess.TimeoutExpired:
+                    said.seek(0)
+                    if NO_ROOM in said.read():
+                        process.terminate()
+                    elif time.monotonic() > end:
+                        process.kill()
+                        process.communicate()
+                        raise
+            said.seek(0)
+            return subprocess.CompletedProcess(process.args, process.returncode, printed, said.read())
 
 
 def pattern(path: Path) -> str:

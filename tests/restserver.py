@@ -68,6 +68,7 @@ class Server:
     programs: Path
     account: str = ACCOUNT
     address: str = ADDRESS
+    quota: int = 1 << 30
 
     @property
     def url(self) -> str:
@@ -106,7 +107,7 @@ class Server:
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        """For a while nobody is there; only in the network of the tests."""
+        """For a while nobody is there."""
         self._stop()
         try:
             yield
@@ -151,9 +152,20 @@ class Server:
 
 @contextlib.contextmanager
 def rest_server(home: Path, quota: int = 1 << 30) -> Iterator[Server]:
-    """It runs on this machine; everything it keeps lies below `home`."""
-    server = Server(home, free_port(), secrets.token_urlsafe(24), programs(home))
-    words = ["setpriv", "--pdeathsig", "TERM", *server.words(post.server_certificate(ADDRESS), quota)]  # whoever kills the tests ends it
+    """It runs on this machine; everything it keeps lies below `home`; it can be away for a while."""
+    server = Server(home, free_port(), secrets.token_urlsafe(24), programs(home), quota=quota)
+    with contextlib.ExitStack() as running:
+        server._start = lambda: running.enter_context(listening(server))
+        server._stop = running.close
+        server._start()
+        yield server
+
+
+@contextlib.contextmanager
+def listening(server: Server) -> Iterator[None]:
+    """It answers; at the end it is killed, as when its machine goes."""
+    home = server.home
+    words = ["setpriv", "--pdeathsig", "TERM", *server.words(post.server_certificate(ADDRESS), server.quota)]  # ends with the tests
     with (home / "said").open("w") as said, subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process:
         try:
             end = time.monotonic() + 10
@@ -163,9 +175,9 @@ def rest_server(home: Path, quota: int = 1 << 30) -> Iterator[Server]:
                     break
                 assert process.poll() is None and time.monotonic() < end, (home / "said").read_text()
                 time.sleep(0.05)
-            yield server
+            yield
         finally:
-            process.terminate()
+            process.kill()
 
 
 @contextlib.contextmanager

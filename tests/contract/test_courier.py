@@ -5,26 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from kit import post
+from kit.delay import Line
 from practice import courier, offsite
 from practice.engine import Restic
 from practice.server import Trouble
-from tests.restserver import ACCOUNT, Server, rest_server
+from tests.restserver import ACCOUNT, ADDRESS, Server, rest_server
 
 NOW = time.time()
+# From a line to the server's port, and back.
+CARRY = """
+import os, socket, sys, threading
+far = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+
+def back():
+    while piece := far.recv(65536):
+        os.write(1, piece)
+    os._exit(0)
+
+threading.Thread(target=back, daemon=True).start()
+while piece := os.read(0, 65536):
+    far.sendall(piece)
+"""
 DAY = 86400
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A practice, with its keys, that is to send to this server."""
-    with rest_server(tmp_path) as server:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A practice, with its keys, that is to send to this server; which has a quota."""
+    with rest_server(tmp_path, getattr(request, "param", 1 << 30)) as server:
         home, credentials = tmp_path / "home", tmp_path / "credentials"
         repository, documents, configuration = tmp_path / "pgbackrest", tmp_path / "srv", tmp_path / "etc"
         for directory in (home, credentials, documents, configuration, repository / "backup/main/A", repository / "archive/main"):
@@ -161,3 +178,71 @@ def test_a_stranger_is_told_nothing(server: Server, tmp_path: Path) -> None:
     with pytest.raises(Trouble, match="has not proved who it is"):
         courier.send(NOW)
     assert time.monotonic() - began < 5 and not server.store.exists()
+
+
+def letter(tmp_path: Path) -> str:
+    """What the newest copy outside says of the document, restored through the server."""
+    engine = courier.opened(offsite.kept()["generation"])
+    engine.restore(offsite.kept()["sent"]["documents"]["id"], tmp_path / "back")
+    return (tmp_path / "back" / courier.DOCUMENTS.relative_to("/") / "letter").read_text()
+
+
+@pytest.mark.parametrize("server", [4 << 20], indirect=True)
+def test_the_quota_is_used_up(server: Server, tmp_path: Path) -> None:
+    """The service ends at once and says so, also when it is too old; what is there restores; with more room all goes on."""
+    assert offsite.serve("send") == 0
+    (courier.DOCUMENTS / "scan").write_bytes(os.urandom(8 << 20))
+    began = time.monotonic()
+    assert offsite.serve("send") == offsite.TRY_AGAIN and time.monotonic() - began < 60
+    assert "its quota is used up" in offsite.kept()["errors"]["send"]
+    assert "its quota is used up" in offsite.look(time.time() + 61 * 60)[1]["offsite"]
+    assert letter(tmp_path) == "Nadia"
+    with server.away():
+        server.quota = 1 << 30
+    assert offsite.serve("send") == 0
+    assert offsite.look(time.time() + 59 * 60)[1] == {}
+    courier.opened(offsite.kept()["generation"]).verify()
+
+
+def test_the_network_is_gone_for_an_hour(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each run ends at once, after an hour it is an alarm that says why, and the first run that gets through sends all of it."""
+    assert offsite.serve("send") == 0
+    began = offsite.kept()["sent"]["changes"]["at"]
+    with server.away():
+        for quarter in range(1, 5):
+            (courier.DOCUMENTS / "letter").write_text(f"Nadia, {quarter}")
+            monkeypatch.setattr(offsite.time, "time", lambda quarter=quarter: began + quarter * 900)
+            assert offsite.serve("send") == offsite.TRY_AGAIN
+            assert ("offsite" in offsite.look(began + quarter * 900 + 60)[1]) == (quarter == 4)
+        assert "does not answer" in offsite.look(began + 3700)[1]["offsite"]
+    assert offsite.serve("send") == 0 and offsite.look(began + 3700)[1] == {}
+    assert letter(tmp_path) == "Nadia, 4"
+
+
+@pytest.mark.parametrize("what", ["the line", "the server"])
+def test_what_dies_in_the_middle_of_a_transfer(server: Server, what: str, tmp_path: Path) -> None:
+    """It is gone on with when the line, or the server, is back; and what arrived is whole."""
+    assert offsite.serve("send") == 0
+    (courier.DOCUMENTS / "scan").write_bytes(os.urandom(40 << 20))
+    (courier.DOCUMENTS / "letter").write_text("Nadia, again")
+    with Line([sys.executable, "-Ic", CARRY, ADDRESS, str(server.port)]) as line, ThreadPoolExecutor() as beside:
+        settings, before = json.loads(offsite.CONFIG.read_text()), len(files(server))
+        offsite.CONFIG.write_text(json.dumps(settings | {"url": f"https://{ADDRESS}:{line.port}"}))
+        sends = beside.submit(offsite.serve, "send")
+        while len(files(server)) == before:
+            assert not sends.done(), "control: it was not in the middle"
+            time.sleep(0.01)
+        if what == "the line":
+            line.cut()
+        else:
+            with server.away():
+                line.cut()
+        assert sends.result(timeout=300) == 0
+        offsite.CONFIG.write_text(json.dumps(settings))
+    assert letter(tmp_path) == "Nadia, again"
+    courier.opened(offsite.kept()["generation"]).verify()
+
+
+def files(server: Server) -> list[Path]:
+    """What holds the documents' contents."""
+    return [path for path in (server.store / offsite.kept()["generation"] / "data").rglob("*") if path.is_file()]

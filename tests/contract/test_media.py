@@ -182,3 +182,27 @@ def test_a_medium_that_is_pulled_out_in_the_middle_loses_nothing(server: Server)
     assert [snapshot["id"] for snapshot in first if snapshot["id"] not in ids] == [], "what it held is gone"
     server.restic(name, "check --read-data")
     server.pull(name)
+
+
+def test_a_medium_that_is_full(server: Server) -> None:
+    """It is said at once, what it held is there and restores, and with less to write it is written again."""
+    name = server.medium("stick4", size=80 * MIB)
+    server.done(f"rm -f /srv/scan; {PRACTICE} media enrol thursday stick4; {PRACTICE} media run {name}")
+    first = json.loads(server.restic(name, "snapshots --json"))
+    server.done("head -c 100000000 /dev/urandom >/srv/scan")
+    began = time.monotonic()
+    said = server.run(f"{PRACTICE} media run {name}")
+    assert said.returncode == 75 and "no space left" in said.stderr and time.monotonic() - began < 60, said
+    (medium,) = [medium for medium in server.noted()["media"].values() if medium["serial"] == "stick4"]
+    assert "no space left" in medium["error"]["why"] and len(medium["copies"]) == 1
+    assert "The medium of thursday could not be written" in server.run(f"{PRACTICE} media").stdout
+    assert server.closed()
+    ids = [snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))]
+    assert [snapshot["id"] for snapshot in first if snapshot["id"] not in ids] == [], "what it held is gone"
+    (documents,) = [snapshot["id"] for snapshot in first if snapshot["tags"] == ["documents"]]
+    assert server.restic(name, f"dump {documents} /srv/letter") != ""
+    server.done(f"rm /srv/scan; echo again >/srv/letter; {PRACTICE} media run {name}")
+    (medium,) = [medium for medium in server.noted()["media"].values() if medium["serial"] == "stick4"]
+    assert "error" not in medium and len(medium["copies"]) == 2
+    server.restic(name, "check --read-data")
+    server.pull(name)
