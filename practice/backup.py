@@ -37,9 +37,9 @@ def main(arguments: argparse.Namespace) -> int:
             PgBackRest().back_up([DATA], kind)
         taken = repository().get("backup", [])
     except Trouble as trouble:
-        # pgBackRest 2.55 says of a full disk that there is no such file.
-        full = disk_troubles({"/backup": used_percent("/backup")}).values()
-        print("\n".join([f"practice backup: {trouble}", *full]) + f"\nWhy: journalctl -u 'practice-backup@{kind}.service'")
+        # pgBackRest 2.55 says of a full disk that there is no such file, and of a clock that it wonders.
+        why = disk_troubles({"/backup": used_percent("/backup")}) | backups({}, time.time())[1]
+        print("\n".join([f"practice backup: {trouble}", *why.values()]) + f"\nWhy: journalctl -u 'practice-backup@{kind}.service'")
         return 1
     shown = taken if arguments.list else taken[-1:]
     if arguments.json:

@@ -146,10 +146,10 @@ def backups(cluster: dict[str, Any], now: float) -> tuple[dict[str, Any], dict[s
     hours = (now - seen["newest"]) / 3600
     if hours > settings().get("max_age_hours", 26):
         wrong["backup"] = f"The newest backup is {age(now - seen['newest'])} old ({clock(seen['newest'])})."
-    elif hours < -1:
+    elif ahead := [backup for backup in taken if backup["timestamp"]["stop"] > now + 3600]:
         wrong["backup"] = (
-            f"The newest backup bears a time that has not come yet ({clock(seen['newest'])}): the clock was wrong, or is. "
-            "How old it is, nobody knows."
+            f"Backup {ahead[-1]['label']} bears a time that has not come yet ({clock(ahead[-1]['timestamp']['stop'])}): the clock was "
+            "wrong, or is. How old it is, nobody knows, and until then no full backup can be made. See docs/faults.md."
         )
     if newest.get("error"):
         wrong["backup-pages"] = f"Backup {newest['label']} found damaged pages in the database."

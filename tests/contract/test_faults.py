@@ -15,10 +15,13 @@ import pytest
 
 from practice.engine import Restic
 from practice.server import Trouble
-from roles.backup import REPOSITORY
+from roles.backup import CLUSTER, REPOSITORY
+from roles.database import CONFIG as SETTINGS
+from roles.database import PSQL
 from tests.contract.test_engines import AGED_REPOSITORY, FORGE
-from tests.practiceserver import Server, practice_server
+from tests.practiceserver import BIN, Server, practice_server
 from tests.restserver import programs
+from tests.sticks import DEVICES, STICKS
 
 SEED = 4
 PLACES = 10
@@ -189,3 +192,87 @@ def test_the_backup_disk_is_full(server: Server) -> None:
     after = labels(server)
     assert after[:-1] == before and whole(server)
     assert server.practice("backup", "--check").returncode == 0, "of what was entered meanwhile something is missing"
+
+
+# The cluster's clock is a day ahead: pgBackRest goes by what PostgreSQL says.
+AHEAD = f"""set -eu
+systemctl stop postgresql@17-main.service; cd /
+setsid {POSTGRES} env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 FAKETIME=+1d \\
+{BIN}/postgres -D {CLUSTER} -c config_file={SETTINGS}/postgresql.conf </dev/null >/tmp/ahead 2>&1 &
+until {PSQL} -d postgres -c 'SELECT 1' >/dev/null 2>&1; do sleep 0.1; kill -0 $!; done"""
+
+
+def test_a_backup_while_the_clock_is_behind(server: Server) -> None:
+    """A full backup was made a day ahead: the changes since are backed up and restore, no full one is made, and both are said; until a
+    person removes it."""
+    server.out(AHEAD)
+    server.out("systemctl start practice-backup@full.service; systemctl stop postgresql@17-main.service")
+    server.out("systemctl start postgresql@17-main.service")
+    *before, ahead = labels(server)
+    assert "has not come yet" in watched(server)["backup"], "control: the clock was not ahead"
+    assert server.practice("backup").returncode == 0 and restores(server, labels(server)[-1])
+    assert "has not come yet" in watched(server)["backup"], "the next one hides it"
+    refused = server.practice("backup", "--full")
+    assert refused.returncode == 1 and "no full backup can be made" in refused.stdout, refused
+    server.out(f"{PGBACKREST} expire --set={ahead}; rm {REPOSITORY}/backup/main/backup.history/*/{ahead}*")
+    assert labels(server) == before and server.practice("backup", "--full").returncode == 0
+    assert "backup" not in watched(server) and whole(server) and restores(server, labels(server)[-1])
+
+
+# The database has a volume of its own, with little room; `/data` is where the watch looks.
+SCARCE = f"""set -eu
+systemctl stop postgresql@17-main.service; mkdir -p /data
+mount -t tmpfs -o size=$(($(du -sk {CLUSTER} | cut -f 1) + 49152))k data /data
+cp -a /var/lib/postgresql/. /data/; mount --bind /data /var/lib/postgresql; systemctl start postgresql@17-main.service"""
+# Each line that is printed was committed; until one is refused.
+ROWS = "INSERT INTO filling SELECT sha512(id::text::bytea) FROM generate_series(1, 10000) AS id"
+FILLS = f"while {PSQL} -d postgres -c '{ROWS}'; do df --output=pcent /data | tail -n 1; done"
+
+
+def test_the_database_fills_its_volume(server: Server) -> None:
+    """The watch says so before; nothing that was committed is lost; with room again it starts, archives, and is backed up."""
+    server.out(f"{SCARCE}; {PSQL} -d postgres -c 'CREATE TABLE filling (hash bytea)'")
+    filled = server.run(f"cd /; {FILLS}")
+    percents = [int(line.strip(" %")) for line in filled.stdout.splitlines() if "%" in line]
+    assert "No space left on device" in filled.stderr or "connection" in filled.stderr, filled
+    assert [percent for percent in percents if 85 <= percent < 100] != [], percents
+    seen = "from practice import health; print(health.disk_troubles({'/data': health.used_percent('/data')}))"
+    said = server.out(f"cd /usr/local/lib/cabinet && python3 -c {shlex.quote(seen)}")
+    assert "The disk of /data is" in said
+    refused = server.practice("drill", "--query", VISITS)
+    assert refused.returncode == 1 and "MiB are free. Nothing was begun" in refused.stdout, refused
+    server.out("mount -o remount,size=2g /data; systemctl stop postgresql@17-main.service; systemctl start postgresql@17-main.service")
+    assert server.sql("SELECT count(*) FROM filling") == str(10000 * len(percents)) and server.sql(VISITS) == "20000"
+    server.moment()
+    server.out("systemctl start practice-backup@full.service")
+    assert whole(server) and restores(server, labels(server)[-1])
+
+
+# What the disk had not written when the power went is lost, with the file system's own journal (EXT4_IOC_SHUTDOWN, 2: NOLOGFLUSH).
+GONE = "import fcntl, os; fcntl.ioctl(os.open('/backup', os.O_RDONLY), 0x8004587D, (2).to_bytes(4, 'little'))"
+# The repository lies on an ext4 of its own, written through by nobody.
+ON_A_DISK = f"""systemctl stop postgresql@17-main.service  # its shared memory is in the place's former /dev
+{DEVICES}
+mkdir {STICKS}; truncate -s 1G {STICKS}/backup; disk=$(losetup --find --show {STICKS}/backup); mkfs.ext4 -q $disk
+mount $disk /mnt; cp -a /backup/. /mnt/; umount /mnt; mount $disk /backup; systemctl start postgresql@17-main.service; echo $disk"""
+
+
+def test_the_power_goes_and_the_disk_forgets(server: Server) -> None:
+    """What its cache held is lost in the middle of a backup: what counted before is there, the changes go on, the next one is whole."""
+    disk = server.out(ON_A_DISK)
+    try:
+        before = labels(server)
+        begun = f"{REPOSITORY}/backup/main/*/bundle"
+        server.out(
+            f"ls -d {begun} >/root/begun; {PGBACKREST} --type=full backup >/dev/null 2>&1 & made=$!\n"
+            f"until ls -d {begun} | cmp -s - /root/begun; [ $? = 1 ]; do sleep 0.02; kill -0 $made || exit; done\n"
+            f"python3 -c {shlex.quote(GONE)}; wait"
+        )
+        server.out(f"systemctl stop postgresql@17-main.service; umount /backup; e2fsck -fp {disk} || [ $? = 1 ]; mount {disk} /backup")
+        server.out("systemctl start postgresql@17-main.service")
+        assert labels(server) == before
+        server.moment()
+        server.out("systemctl start practice-backup@full.service")
+        assert labels(server)[:-1] == before and whole(server) and restores(server, labels(server)[-1])
+    finally:
+        server.run(f"systemctl stop postgresql@17-main.service; umount --lazy /backup; losetup --detach {disk}; rm -r {STICKS}")
