@@ -219,11 +219,11 @@ def told(life: Life, there: set[int], took: float) -> dict[int, float]:
     """What was acknowledged and is missing; and what that means, in print."""
     missing = {number: at for number, at in life.acknowledged.items() if number not in there}
     newest, end = max(life.acknowledged[number] for number in there & set(life.acknowledged)), max(life.acknowledged.values())
-    behind = life.sent - newest
     print(
         f"\n{len(life.acknowledged)} commits acknowledged, {len(missing)} missing. The newest that is there is {end - newest:.0f} s "
-        f"older than the end, and {behind:.0f} s older than the run that sent it, which took {life.run:.0f} s.\n"
-        f"RPO at worst, lost just before the next run ends: {behind + INTERVAL + life.run:.0f} s. "
+        f"older than the end, and {life.sent - newest:.0f} s older than the beginning of the run that sent it, "
+        f"which took {life.run:.0f} s.\n"
+        f"RPO at worst, lost just before the next run ends: {ARCHIVE_TIMEOUT + INTERVAL + life.run:.0f} s. "
         f"RTO: {took:.0f} s from a machine with its packages"
     )
     return missing
