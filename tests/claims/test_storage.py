@@ -416,7 +416,7 @@ def test_a_disk_that_fails_is_an_alarm_at_once(host: Host, one_may_fail: tuple[s
     one = member(host, one_may_fail[1])
     host.check_output(f"mdadm --quiet {NODE} --fail {one}")
     try:
-        assert eventually(host, "practice alarm list | grep -q '\"mirror\"'"), "no alarm although a disk has failed"
+        assert eventually(host, "practice alarm list | grep -q '\"mirror\"'", 60), "no alarm although a disk has failed"
         assert f"{one_may_fail[1]} has failed" in alarms(host)["mirror"]["text"]
         assert f"{one_may_fail[1]} has failed" in host.run("practice mirror").stdout
         assert host.check_output(f"{PSQL} -d postgres -c 'SELECT pg_postmaster_start_time()'") == began, "the database was disturbed"
