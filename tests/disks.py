@@ -11,6 +11,8 @@ from kit.host import capture
 from kit.vm import DOMAIN, Machine
 from roles.raid import ARRAY
 
+# mdadm takes no name of more than 31 letters.
+NODE = f"$(readlink -f {ARRAY})"
 MD = f"/sys/class/block/$(basename $(readlink -f {ARRAY}))/md"
 # Where a file's first block lies below the encryption, in blocks; then what is there on each disk, and what a reader of the file gets.
 ALIKE = f"""

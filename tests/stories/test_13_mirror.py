@@ -70,7 +70,7 @@ def test_a_disk_is_replaced_under_load_and_another_is_missing_at_a_boot(
     began = time.monotonic()
     pull(vm, second)
     vanished(host, second)
-    assert eventually(host, ALARM, 60), "no alarm although a disk was pulled out"
+    assert eventually(host, ALARM), "no alarm although a disk was pulled out"
     print(f"\nthe alarm stood {time.monotonic() - began:.0f} s after the disk was pulled")
     assert f"{second} is missing" in alarms(host)["mirror"]["text"]
     goes_on(host, writers)
@@ -81,12 +81,12 @@ def test_a_disk_is_replaced_under_load_and_another_is_missing_at_a_boot(
     well, said = replaced()
     assert not well and "byte 134217729 is not zero" in said, f"a disk that carries something was not refused: {said}"
     host.check_output(f"blkdiscard -zf {member(host, SPARE)}")
+    began = time.monotonic()
     well, said = replaced()
     assert well, said
-    began = time.monotonic()
     assert whole(host, 600), "the new disk is not filled"
-    print(f"filled in {time.monotonic() - began:.0f} s, under load")
-    assert eventually(host, f"! {ALARM}", 60), "the alarm stays although both are well"
+    print(f"taken in and filled {time.monotonic() - began:.0f} s after the deploy began, under load")
+    assert eventually(host, f"! {ALARM}"), "the alarm stays although both are well"
     goes_on(host, writers)
 
     vm.power_cut()
@@ -102,7 +102,7 @@ def test_a_disk_is_replaced_under_load_and_another_is_missing_at_a_boot(
     there = host.check_output(f"cd / && {PSQL} -d postgres -c 'SELECT writer, number FROM power.acknowledged'").splitlines()
     acknowledged = {f"{number}|{row}" for number, writer in enumerate(writers) for row in writer.acknowledged}
     assert sorted(acknowledged - set(there)) == []
-    assert eventually(host, ALARM, 120), "no alarm although a disk is missing"
+    assert eventually(host, ALARM), "no alarm although a disk is missing"
     assert f"{first} is missing" in alarms(host)["mirror"]["text"]
 
     # It turns up again, older than the other: it is filled, without a word in the clinic file.
