@@ -28,8 +28,8 @@ from kit.yamlmarks import FileError
 # About as long as the rest of tests/contract, beside which they run.
 NATIVE = tuple(f"tests/contract/test_{what}.py" for what in ("drill", "media", "rebuild", "recovery", "restore"))
 PARTS = ("offline", "contract", "claims", "sabotage", "stories")
-# The slices about who comes in; those about what is kept take about as long. On two machines each half has one of its own.
-WHO_COMES_IN = ("base", "database", "firewall", "proxy", "ssh", "vpn")
+# The slices about who comes in, and who is told; those about what is kept take about as long. On two machines each has one of its own.
+WHO_COMES_IN = ("alarm", "base", "database", "firewall", "proxy", "ssh", "vpn")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
