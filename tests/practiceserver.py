@@ -134,12 +134,15 @@ def large_server(mb: int, *packages: str) -> Iterator[Server]:
         image.truncate((6 * mb + 2000) << 20)
         attach = ["losetup", "--find", "--show", "--direct-io=on", image.name]
         device = subprocess.run(as_admin(attach), check=True, capture_output=True, text=True).stdout.strip()
-        try:
-            with new_server(ON_DISK.format(device), *packages) as server:
-                server.out(f"set -eu\n{MAKE}")
-                yield server
-        finally:
-            subprocess.run(as_admin(["losetup", "--detach", device]), check=True)
+    # The file has no name any more. Once the device is let go while it is mounted, both go with the mount, however this run ends.
+    let_go = as_admin(["losetup", "--detach", device])
+    try:
+        with new_server(ON_DISK.format(device), *packages) as server:
+            subprocess.run(let_go, check=True)
+            server.out(f"set -eu\n{MAKE}")
+            yield server
+    finally:
+        subprocess.run(let_go, check=False, capture_output=True)
 
 
 def files() -> bytes:
