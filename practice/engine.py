@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from practice.server import Trouble
 
@@ -20,8 +20,10 @@ from practice.server import Trouble
 INCOMPLETE, NO_REPOSITORY, WRONG_PASSWORD = 3, 10, 12
 # How it names a file that is not what its name says.
 DAMAGED = re.compile(r"^(?:pack|error: failed to load snapshot|error: error loading index) ([0-9a-f]{8,64})", re.MULTILINE)
-# What rest-server answers when a quota is used up. restic takes it for a hiccup, and would send the same again for a quarter of an hour.
-NO_ROOM = "507 Insufficient Storage"
+# What rest-server answers when a quota is used up, and a kernel whose medium is full. restic takes the one always, the other sometimes, for
+# a hiccup, and would write the same again for a quarter of an hour.
+QUOTA = "507 Insufficient Storage"
+NO_ROOM = re.compile(f"{QUOTA}|no space left on device")
 LOOK_SECONDS = 0.5
 # A snapshot belongs to the practice, not to the machine it was made on: the next one goes on with it.
 OWNER = "practice"
@@ -178,35 +180,43 @@ class Restic:
             raise Trouble("restic is not installed") from None
         if done.returncode == 0:
             return done.stdout
-        if NO_ROOM in done.stderr:
+        if QUOTA in done.stderr:
             raise Full("there is no room left for this practice outside: its quota is used up. Ask whoever keeps the copy for more")
         kinds: dict[int, type[Trouble]] = {NO_REPOSITORY: Missing, INCOMPLETE: Incomplete, WRONG_PASSWORD: WrongPassword}
         raise kinds.get(done.returncode, Trouble)(f"restic {words[0]}: {last_words(done.stderr or done.stdout, done.returncode)}")
 
     def _run(self, words: Sequence[str], stdin: str, timeout: float) -> subprocess.CompletedProcess[str]:
-        """Run it, and end it when it goes on although there is no room. Raises subprocess.TimeoutExpired."""
+        """Run it, and end it when it goes on although there is no room. Raises subprocess.TimeoutExpired.
+
+        Whatever ends this ends restic as well: nothing is written any more to a medium that is about to be closed.
+        """
         end = time.monotonic() + timeout
         with tempfile.TemporaryFile("w+", errors="replace") as said, tempfile.TemporaryFile("w+") as given:
             given.write(stdin)
             given.seek(0)
             files: dict[str, Any] = {"stdin": given, "stdout": subprocess.PIPE, "stderr": said}
-            process = subprocess.Popen(
+            with subprocess.Popen(
                 [*self._program, *words], **files, env=self._environment, cwd="/", text=True, errors="replace"
-            )
-            printed = None
-            while printed is None:
+            ) as process:
                 try:
-                    printed, _ = process.communicate(timeout=LOOK_SECONDS)
-                except subprocess.TimeoutExpired:
-                    said.seek(0)
-                    if NO_ROOM in said.read():
-                        process.terminate()
-                    elif time.monotonic() > end:
-                        process.kill()
-                        process.communicate()
-                        raise
+                    printed = self._heard(process, said, end)
+                except BaseException:
+                    process.kill()
+                    raise
             said.seek(0)
             return subprocess.CompletedProcess(process.args, process.returncode, printed, said.read())
+
+    def _heard(self, process: subprocess.Popen[str], said: IO[str], end: float) -> str:
+        """What it prints until its end, which comes soon once it has said that there is no room. Raises subprocess.TimeoutExpired."""
+        while True:
+            try:
+                return process.communicate(timeout=LOOK_SECONDS)[0]
+            except subprocess.TimeoutExpired:
+                said.seek(0)
+                if NO_ROOM.search(said.read()):
+                    process.terminate()
+                elif time.monotonic() > end:
+                    raise
 
 
 def pattern(path: Path) -> str:

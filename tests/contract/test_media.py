@@ -187,7 +187,7 @@ def test_a_medium_that_is_pulled_out_in_the_middle_loses_nothing(server: Server)
 def test_a_medium_that_is_full(server: Server) -> None:
     """It is said at once, what it held is there and restores, and with less to write it is written again."""
     name = server.medium("stick4", size=80 * MIB)
-    server.done(f"rm -f /srv/scan; {PRACTICE} media enrol thursday stick4; {PRACTICE} media run {name}")
+    server.done(f"rm -f /srv/scan; echo Nadia >/srv/letter; {PRACTICE} media enrol thursday stick4; {PRACTICE} media run {name}")
     first = json.loads(server.restic(name, "snapshots --json"))
     server.done("head -c 100000000 /dev/urandom >/srv/scan")
     began = time.monotonic()
