@@ -60,7 +60,8 @@ def compared() -> None:
     kit.script(
         name="STO-18 one check, ours",
         unless=f'test "$(systemctl is-enabled {" ".join(DEBIANS)} | sort -u)" = masked',
-        run=f"systemctl --quiet mask --now {' '.join(DEBIANS)}",
+        # Stopped first: a timer that is masked while it waits has failed.
+        run=f"systemctl stop {' '.join(DEBIANS)}\nsystemctl --quiet mask {' '.join(DEBIANS)}",
     )
     for unit in (TIMER, SERVICE):
         kit.config_file(name=f"STO-18 {unit}", dest=f"{SYSTEMD}/{unit}", src=f"storage/{unit}")
