@@ -16,3 +16,11 @@ def test_ruff_finds_nothing() -> None:
     assert __file__ in looked.splitlines()
     found = subprocess.run([ruff, "check", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
+
+
+def test_every_test_can_be_collected() -> None:
+    """Also those that need a machine: what does not import would be noticed half an hour later. Control: they are many."""
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.stdout.count("tests/claims/") > 100, done.stdout[-3000:]
