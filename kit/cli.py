@@ -28,8 +28,8 @@ from kit.yamlmarks import FileError
 # About as long as the rest of tests/contract, beside which they run.
 NATIVE = tuple(f"tests/contract/test_{what}.py" for what in ("drill", "media", "rebuild", "recovery", "restore"))
 PARTS = ("offline", "contract", "claims", "sabotage", "stories")
-# The slices about who comes in, and who is told; those about what is kept take about as long. On two machines each has one of its own.
-WHO_COMES_IN = ("alarm", "base", "database", "firewall", "proxy", "ssh", "vpn")
+# Slices that take about as long as all others: with two machines each half has one of its own.
+HALF = ("alarm", "base", "database", "firewall", "media", "proxy", "recovery", "ssh", "vpn")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,7 +98,7 @@ def on_the_vm(*runs: Sequence[str]) -> None:
         for run in runs:
             pytest(*run, "tests/claims")
         return
-    first = [f"tests/claims/test_{slice}.py" for slice in WHO_COMES_IN]
+    first = [f"tests/claims/test_{slice}.py" for slice in HALF]
     second = sorted({str(path.relative_to(paths.ROOT)) for path in (paths.ROOT / "tests/claims").glob("test_*.py")} - set(first))
     with twin.twin() as env, pytest_beside(*([*run, *second] for run in runs), env=env):
         for run in runs:
