@@ -35,9 +35,10 @@ def environment() -> dict[str, str]:
 
 
 def room() -> bool:
-    """Whether this machine has a second processor and the memory for a second VM."""
+    """Whether this machine has a second processor and the memory for a second VM, and the second state directory a path that is short."""
     meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return (os.cpu_count() or 1) > 1 and int(meminfo["MemAvailable"].split()[0]) >= NEEDED_MB * 1024
+    memory = int(meminfo["MemAvailable"].split()[0]) >= NEEDED_MB * 1024
+    return (os.cpu_count() or 1) > 1 and memory and len(environment()["CABINET_STATE"]) <= paths.LONGEST_STATE
 
 
 @contextmanager
