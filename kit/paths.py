@@ -51,8 +51,11 @@ def beside(what: str) -> Path:
 
 
 def results(clinic: str, kind: str) -> Path:
-    """The file in which the tests of `clinic` note what they found; `kind` is claims or sabotage."""
-    directory = state_dir() / "results" / clinic
+    """The file in which the tests of `clinic` note what they found; `kind` is claims or sabotage.
+
+    The twin's directory is a link to the original's, which nobody may have written into yet.
+    """
+    directory = (state_dir() / "results" / clinic).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     return directory / f"{kind}.jsonl"
 

@@ -74,3 +74,13 @@ def test_another_machine_of_a_checkout_is_another_machine(machine, monkeypatch):
     assert paths.instance_id() != ours and other.neighbour.namespace != machine.neighbour.namespace
     other.sign()
     assert other.created() and not machine.created()
+
+
+def test_what_the_twin_finds_stands_where_the_originals_does(machine, monkeypatch):
+    """Whichever of the two writes first."""
+    there = paths.beside("2")
+    there.mkdir()
+    (there / "results").symlink_to(machine.state / "results")
+    monkeypatch.setenv("CABINET_STATE", str(there))
+    paths.results("vagrant", "claims").write_text("{}\n")
+    assert (machine.state / "results/vagrant/claims.jsonl").read_text() == "{}\n"
