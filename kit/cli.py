@@ -28,8 +28,8 @@ from kit.yamlmarks import FileError
 # About as long as the rest of tests/contract, beside which they run.
 NATIVE = tuple(f"tests/contract/test_{what}.py" for what in ("drill", "media", "rebuild", "recovery", "restore"))
 PARTS = ("offline", "contract", "claims", "sabotage", "stories")
-# Slices that take about as long as all others: with two machines each half has one of its own.
-HALF = ("alarm", "base", "database", "firewall", "media", "proxy", "recovery", "ssh", "vpn")
+# With two machines one begins at the front, the other at the back, until they meet. Slices whose claims take long lie at either end.
+SLICES = ("offsite", "ssh", "database", "alarm", "proxy", "media", "vpn", "base", "recovery", "firewall", "storage", "backup")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,18 +91,19 @@ def pytest_beside(*runs: Sequence[str], env: Mapping[str, str] | None = None) ->
 
 
 def on_the_vm(*runs: Sequence[str]) -> None:
-    """Run pytest with the arguments of each of `runs` and the claims: half of them here, half on a copy of the VM, if there is room."""
+    """Run pytest with the arguments of each of `runs` and the claims, which the VM and a copy of it share, if there is room for one."""
     from kit import twin  # noqa: PLC0415 - the VM's modules are not needed on the way to a clinic
 
+    claims = [f"tests/claims/test_{slice}.py" for slice in SLICES]
     if not twin.room():
         for run in runs:
-            pytest(*run, "tests/claims")
+            pytest(*run, *claims)
         return
-    first = [f"tests/claims/test_{slice}.py" for slice in HALF]
-    second = sorted({str(path.relative_to(paths.ROOT)) for path in (paths.ROOT / "tests/claims").glob("test_*.py")} - set(first))
-    with twin.twin() as env, pytest_beside(*([*run, *second] for run in runs), env=env):
-        for run in runs:
-            pytest(*run, *first)
+    with tempfile.TemporaryDirectory() as noted, twin.twin() as env:
+        share = ["--share", noted]
+        with pytest_beside(*([*run, *share, *reversed(claims)] for run in runs), env=env):
+            for run in runs:
+                pytest(*run, *share, *claims)
 
 
 def raise_vm() -> None:

@@ -6,7 +6,8 @@ import datetime
 import json
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +23,11 @@ from kit.vm import Machine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--clinic NAME` says which server; `--sabotage` breaks each claim first; `--long` repeats the stories many times."""
+    """`--clinic NAME` says which server; `--sabotage` breaks each claim first; `--share` see `ours`; `--long` repeats the stories."""
     parser.addoption("--clinic", default="vagrant", help="name of a file in clinics/; vagrant is the VM")
     parser.addoption("--sabotage", action="store_true", help="break each claim, see its test notice, let its role heal it")
     parser.addoption("--long", action="store_true", help="repeat the stories many times")
+    parser.addoption("--share", metavar="DIRECTORY", help="two machines share the claims: who begins one first notes it there")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -92,6 +94,29 @@ def outside() -> Outside:
 def revision_deployed(host: Host) -> str:
     """What the server carries as the session begins: the results are about that, whatever is checked out."""
     return host.run("cat /etc/cabinet/revision").stdout.strip() or "none"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """A claim that the other machine has begun is not this one's."""
+    if ours(item):
+        return None
+    item.session._setupstate.teardown_exact(nextitem)  # what only the last test of ours has needed
+    return True
+
+
+def ours(item: pytest.Item) -> bool:
+    """Whether this test is to be tried on this machine: under --share, the first to ask keeps the claim, in every run that shares there.
+
+    So each claim is proved on the machine on which it was broken and healed.
+    """
+    shared, mark = item.config.getoption("--share"), item.get_closest_marker("claim")
+    if shared is None or mark is None:
+        return True
+    note, machine = Path(shared) / mark.args[0], paths.state_dir()
+    with suppress(FileExistsError):
+        note.symlink_to(machine)
+    return note.readlink() == machine
 
 
 @pytest.hookimpl(wrapper=True)

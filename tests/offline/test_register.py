@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kit import register
+from kit.cli import SLICES
 from kit.paths import ROOT
 from kit.register import RegisterError, load_claims, load_guidelines, load_measures
 
@@ -144,6 +145,11 @@ def test_every_claim_has_exactly_one_proof() -> None:
     wanted = Counter((f"test_{claim.role}.py", key) for key, claim in load_claims().items())
     assert sorted(wanted - proofs) == [], "claims without a proof"
     assert sorted(proofs - wanted) == [], "proofs too many, in the wrong file, or of nothing that is claimed"
+
+
+def test_two_machines_leave_no_slice_out() -> None:
+    """What each of them begins with is said in kit/cli.py."""
+    assert {f"test_{slice}.py" for slice in SLICES} == {path.name for path in ROOT.glob("tests/claims/test_*.py")}
 
 
 def claims_in(path: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kit import paths, twin, vm
+from tests import conftest
 
 
 @pytest.fixture
@@ -84,3 +85,14 @@ def test_what_the_twin_finds_stands_where_the_originals_does(machine, monkeypatc
     monkeypatch.setenv("CABINET_STATE", str(there))
     paths.results("vagrant", "claims").write_text("{}\n")
     assert (machine.state / "results/vagrant/claims.jsonl").read_text() == "{}\n"
+
+
+def test_each_claim_is_one_machines(machine, monkeypatch, tmp_path, request):
+    """The first to ask has it, and has it again in the next run; without --share all are everybody's."""
+    monkeypatch.setattr(request.config.option, "share", str(tmp_path), raising=False)
+    request.node.add_marker(pytest.mark.claim("FW-01"))
+    assert conftest.ours(request.node)
+    monkeypatch.setenv("CABINET_STATE", str(paths.beside("2")))
+    assert not conftest.ours(request.node)
+    monkeypatch.setattr(request.config.option, "share", None)
+    assert conftest.ours(request.node)
