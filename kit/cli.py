@@ -141,11 +141,11 @@ def up() -> None:
 @click.confirmation_option(prompt="Destroy the VM and everything on it?")
 def down() -> None:
     """Destroy the VM and what was put beside it, after asking."""
-    from kit import twin, vm  # noqa: PLC0415
+    from kit import machines, twin, vm  # noqa: PLC0415
 
     vm.Machine().destroy()
-    for other in (twin.environment(), vm.offsite()):
-        vm.removed(other)
+    for other in (twin.environment(), machines.offsite()):
+        machines.removed(other)
 
 
 @cli.command()

@@ -21,7 +21,8 @@ from kit import paths
 from kit.clinic import VM, load
 from kit.connection import Connection
 from kit.host import capture, runner_directory
-from kit.vm import DESCRIPTIONS, Machine, elsewhere, removed
+from kit.machines import elsewhere, removed
+from kit.vm import DESCRIPTIONS, Machine
 
 NAME = "twin"
 # What belongs to the running original alone.

@@ -24,7 +24,7 @@ from kit.box import accelerator, find_box, free_ports
 from kit.host import HostError, capture, runner_directory, stream
 from kit.mirror import MirrorError
 from kit.neighbour import Neighbour
-from kit.paths import ROOT, PathError, beside, state_dir
+from kit.paths import ROOT, PathError, state_dir
 
 # What can be reached of each machine from 127.0.0.1; whether anything answers there is for the tests to say.
 GUEST_PORTS = {
@@ -344,26 +344,6 @@ class Machine:
         variables = self.state / "efivars.qcow2"
         if not variables.exists():
             capture(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", VARIABLES, str(variables)], runner=True)
-
-
-# ---- other machines of this checkout
-
-
-def elsewhere(what: str, machine: str = "practice") -> dict[str, str]:
-    """The environment in which everything is about another machine of this checkout, whose state lies beside ours."""
-    return os.environ | {"CABINET_STATE": str(beside(what)), "CABINET_MACHINE": machine}
-
-
-def offsite() -> dict[str, str]:
-    """Whoever runs with it means the host outside."""
-    return elsewhere("offsite", "offsite")
-
-
-def removed(env: dict[str, str]) -> None:
-    """Nothing is left of that machine."""
-    if (there := Path(env["CABINET_STATE"])).exists():
-        subprocess.run([sys.executable, "-m", "kit.vm", "down"], cwd=ROOT, env=env, check=True)
-        shutil.rmtree(there)
 
 
 # ---- small things

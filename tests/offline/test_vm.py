@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kit import paths, twin, vm
+from kit import machines, paths, twin, vm
 from tests import conftest
 
 
@@ -66,7 +66,7 @@ def test_a_copys_description_names_nothing_of_the_originals():
 
 def test_another_machine_of_a_checkout_is_another_machine(machine, monkeypatch):
     """Its state lies beside ours, and so its ports, its neighbour and its name on this computer are others."""
-    there = vm.offsite()
+    there = machines.offsite()
     ours = paths.instance_id()
     monkeypatch.setenv("CABINET_STATE", there["CABINET_STATE"])
     monkeypatch.setenv("CABINET_MACHINE", there["CABINET_MACHINE"])

@@ -20,8 +20,9 @@ from kit import deployment, paths, post
 from kit import vault as vaults
 from kit.clinic import Clinic
 from kit.connection import Connection
+from kit.machines import offsite, removed
 from kit.neighbour import Outside
-from kit.vm import GUEST_PORTS, Machine, offsite, removed
+from kit.vm import GUEST_PORTS, Machine
 from tests.contract.test_ssh_config import key
 from tests.helpers import free_port
 from tests.vaulthost import agent, deploy
