@@ -21,7 +21,8 @@ PACKAGES = [
 ]  # fmt: skip
 # What tests of the database and of the recovery kit need as well: a system of its own, because each place is unpacked into memory.
 SERVER = (
-    "faketime", "pgbackrest", "poppler-utils", "postgresql-17", "postgresql-17-pgaudit", "qrencode", "systemd-cryptsetup", "zbar-tools",
+    "eatmydata", "faketime", "pgbackrest", "poppler-utils", "postgresql-17", "postgresql-17-pgaudit", "qrencode", "systemd-cryptsetup",
+    "zbar-tools",
 )  # fmt: skip
 # Half of its bytes, which each place would unpack into memory: what is there to be read, and PostgreSQL's compiler for long queries.
 LEFT_OUT = (

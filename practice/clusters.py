@@ -68,10 +68,14 @@ class PgBackRest:
         return [Snapshot(backup["label"], backup["timestamp"]["stop"], ()) for backup in found["backup"]]
 
     def restore(self, snapshot: str, into: Path, archive: str = "off", options: Sequence[str] = EXACTLY) -> None:
-        """Write the data directory `into`, which must not be there yet; rolled forward as `options` say, archiving as `archive` says."""
+        """Write the data directory `into`, which must not be there yet; rolled forward as `options` say, archiving as `archive` says.
+
+        pgBackRest syncs each of a thousand files by itself, which takes longer than all else. Nothing is believed of a restore that a
+        power cut ended, so whoever keeps what was restored syncs the file system once (practice/whole.py).
+        """
         words = [f"--pg1-path={emptied(into)}", f"--archive-mode={archive}", f"--set={snapshot}", *options]
         try:
-            as_postgres("pgbackrest", f"--stanza={STANZA}", *words, "restore", timeout=86400)
+            as_postgres("eatmydata", "pgbackrest", f"--stanza={STANZA}", *words, "restore", timeout=86400)
         except Trouble:
             with contextlib.suppress(OSError):  # where it has begun to write, that stays to be looked at
                 into.rmdir()

@@ -15,7 +15,7 @@ from kit.clinic import Clinic, this_clinic
 from roles.database import POSTGRES, PSQL
 from roles.timers import services, timers
 
-PACKAGES = ["pgbackrest"]
+PACKAGES = ["eatmydata", "pgbackrest"]
 
 STANZA = "main"
 CLUSTER = "/var/lib/postgresql/17/main"
