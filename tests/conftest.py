@@ -20,6 +20,7 @@ from kit.neighbour import Neighbour, Outside
 from kit.revision import revision
 from kit.target import target
 from kit.vm import Machine
+from tests.helpers import one_processor
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,9 +49,11 @@ def connection(pytestconfig: pytest.Config, clinic: Clinic) -> Connection:
 
 
 @pytest.fixture(scope="session")
-def host(connection: Connection) -> Iterator[Host]:
+def host(pytestconfig: pytest.Config, connection: Connection) -> Iterator[Host]:
     """The server, as root; never the machine the tests run on."""
     server = target(connection)
+    if pytestconfig.getoption("--share"):
+        one_processor(server)
     yield server
     if server.backend.shell is not None:
         server.backend.shell.close()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 from testinfra.host import Host
 
 from kit import deployment
 from kit.vm import Machine
-from tests.helpers import power_cycled
+from tests.helpers import one_processor, power_cycled
 
 
-def test_everything_is_back_by_itself(host: Host, vm: Machine) -> None:
+def test_everything_is_back_by_itself(host: Host, vm: Machine, pytestconfig: pytest.Config) -> None:
     """Nobody types anything: the boot comes to its end, nothing has failed, and the plan is empty."""
     before = host.check_output("cat /proc/sys/kernel/random/boot_id")
     power_cycled(host, vm)
     assert host.check_output("cat /proc/sys/kernel/random/boot_id") != before, "control: it never went down"
     assert host.run("timeout 300 systemctl is-system-running --wait").stdout.strip() == "running", host.run("systemctl --failed").stdout
+    if pytestconfig.getoption("--share"):
+        one_processor(host)
     assert deployment.planned_changes("vagrant") == []
