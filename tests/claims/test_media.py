@@ -66,8 +66,8 @@ class Stick:
         """Wait until the service has come to its end; when none begins within ten seconds, none will."""
         state = f"$(systemctl show -P ActiveState {self.unit})"
         self.host.check_output(
-            f"begun=; for i in $(seq 1200); do if [ {state} = activating ]; then begun=1; "
-            "elif [ $begun ] || [ $i -gt 40 ]; then break; fi; sleep 0.25; done"
+            f"begun=; for i in $(seq 600); do if [ {state} = activating ]; then begun=1; "
+            "elif [ $begun ] || [ $i -gt 20 ]; then break; fi; sleep 0.5; done"
         )
 
     def noted(self) -> dict:

@@ -237,10 +237,13 @@ def test_what_lies_outside_is_restored_on_trial_each_quarter(host: Host, vault: 
     try:
         sent(host)
         before = json.loads(host.check_output("practice drill --history --json"))
-        # What the timer of each quarter of an hour does, sooner.
+        # What the timer of each quarter of an hour does, sooner; what was entered has left once the drill fetches it.
         sends = "systemctl start practice-offsite@send.service; sleep 1"
-        state = f"systemctl show -P ActiveState {service}"
-        host.check_output(f"systemctl start --no-block {service}; while [ $({state}) = activating ]; do {sends}; done")
+        works = f"[ $(systemctl show -P ActiveState {service}) = activating ]"
+        fetches = "[ -e /var/lib/postgresql/outside ]"
+        host.check_output(
+            f"systemctl start --no-block {service}; while {works} && ! {fetches}; do {sends}; done; while {works}; do sleep 1; done"
+        )
         (drill,) = [one for one in json.loads(host.check_output("practice drill --history --json")) if one not in before]
         assert drill["ok"] and drill["from"] == "offsite", f"what lies outside was not proved: {drill}"
         assert drill["files"] > 0 < drill["tables"] and 0 < drill["age_seconds"] < 900, drill
