@@ -194,10 +194,11 @@ def test_the_backup_disk_is_full(server: Server) -> None:
     assert server.practice("backup", "--check").returncode == 0, "of what was entered meanwhile something is missing"
 
 
-# The cluster's clock is a day ahead: pgBackRest goes by what PostgreSQL says.
+# The cluster's clock is a day ahead: pgBackRest goes by what PostgreSQL says. What its processes share, libfaketime names by a process's
+# number, which one in another place has as well: they then wait for each other for ever. A fixed offset needs nothing shared.
 AHEAD = f"""set -eu
 systemctl stop postgresql@17-main.service; cd /
-setsid {POSTGRES} env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 FAKETIME=+1d \\
+setsid {POSTGRES} env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 FAKETIME=+1d FAKETIME_DISABLE_SHM=1 \\
 {BIN}/postgres -D {CLUSTER} -c config_file={SETTINGS}/postgresql.conf </dev/null >/tmp/ahead 2>&1 &
 until {PSQL} -d postgres -c 'SELECT 1' >/dev/null 2>&1; do sleep 0.1; kill -0 $!; done"""
 
