@@ -17,6 +17,7 @@ from practice.server import Trouble
 CONFIG = Path("/etc/cabinet/alarm.json")
 ACCOUNT = "cabinet-alarm"
 # While the volume is closed there is nothing but memory to write to.
+HALF_SECONDS = 60
 PLACES = (Path("/var/lib/cabinet/outbox"), Path("/run/cabinet/outbox"))
 SOONEST, LATEST = 300, 3600
 # Something that waits longer is an alarm itself.
@@ -73,6 +74,14 @@ def withdrawn(path: Path) -> dict[str, str]:
         return {}
     path.unlink(missing_ok=True)
     return {receiver: message["refused"].get(receiver, "it was not tried: journalctl -u practice-send") for receiver in message["to"]}
+
+
+def tidied() -> None:
+    """No half message is left of a write that a shutdown ended; one takes a moment, and what is a minute old is nobody's any more."""
+    for left in (path for place in PLACES for path in place.glob("*.new")):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if time.time() - left.stat().st_mtime > HALF_SECONDS:
+                left.unlink()
 
 
 def waiting() -> list[Message]:

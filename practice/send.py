@@ -25,6 +25,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> int:
     """Exit code 0, also when somebody could not be reached: the outbox knows, and `practice status` tells."""
     seen: set[str] = set()
+    outbox.tidied()
     while new := [message for message in outbox.waiting() if message["path"] not in seen]:
         seen |= {message["path"] for message in new}
         outbox.hand_on(new, deliver, time.time())

@@ -260,3 +260,14 @@ def test_a_mail_server_without_end_keeps_nobody_else_waiting(places: Path, monke
     message = telling.message(("raised", "wal-full", NOW)) | {"path": "/x/outbox/17.json", "at": NOW}
     with pytest.raises(Trouble, match="no end in 300 s"):
         send.deliver("mail:a@x.example", message)
+
+
+def test_half_a_message_does_not_stay(tmp_path, monkeypatch):
+    """A shutdown ended its write; one that is being written stays."""
+    monkeypatch.setattr(outbox, "PLACES", (tmp_path,))
+    old, young = tmp_path / "1.new", tmp_path / "2.new"
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    outbox.tidied()
+    assert not old.exists() and young.exists()
