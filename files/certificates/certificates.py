@@ -26,6 +26,8 @@ TLS = Path("/var/lib/cabinet/tls")
 AUTHORITY = TLS / "authority.pem"
 # What was found in order at the last look, and from when to when that stays so; gone after a boot.
 FOUND = Path("/run/cabinet/certificates.json")
+# kit/facts.py
+APPLIED = Path("/run/cabinet/applied")
 
 
 def looked_at() -> str:
@@ -91,6 +93,8 @@ def main(check: bool) -> int:
     ]
     for unit in renewed:
         subprocess.run(["systemctl", "try-reload-or-restart", unit], check=True)
+        APPLIED.mkdir(parents=True, exist_ok=True)
+        (APPLIED / unit).touch()  # to the next deploy the unit is not older than its certificate
     soon = [
         f"{path} ends on {end(read(Path(path))):%d.%m.%Y}; bring a new one" for path in config["brought"] if ends_soon(read(Path(path)))
     ]

@@ -161,6 +161,7 @@ SERVED = {
     "web": "openssl s_client -connect {address}:443 -servername {name}",
     "database": "openssl s_client -starttls postgres -connect 127.0.0.1:5432",
 }
+UNITS = {"web": "nginx.service", "database": "postgresql@17-main.service"}
 
 
 def nobody_renews(host: Host) -> None:
@@ -184,7 +185,7 @@ def test_certificates_are_renewed_in_time(host: Host, clinic: Clinic, workstatio
                 *(DAYS_LEFT.format(leaf=leaf) for leaf in (old, *young)),
                 f"{serial} < {TLS}/{old}.pem",
                 f"{SERVED[old].format(address=workstation.address, name=workstation.name)} </dev/null 2>/dev/null | {serial}",
-                *(f"mv /run/{leaf}.pem {TLS}/{leaf}.pem" for leaf in young),
+                *(f"mv /run/{leaf}.pem {TLS}/{leaf}.pem; systemctl reload {UNITS[leaf]}" for leaf in young),
             ]
         ),
         AGED,

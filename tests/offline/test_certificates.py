@@ -50,6 +50,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(module, "TLS", tmp_path / "tls")
     monkeypatch.setattr(module, "AUTHORITY", tmp_path / "tls/authority.pem")
     monkeypatch.setattr(module, "FOUND", tmp_path / "run/found.json")
+    monkeypatch.setattr(module, "APPLIED", tmp_path / "run/applied")
     monkeypatch.setattr(module.grp, "getgrnam", lambda _: SimpleNamespace(gr_gid=os.getgid()))
     closed = SimpleNamespace(volume=0)
 
@@ -83,6 +84,8 @@ def test_made_once_and_then_left_alone(server: SimpleNamespace) -> None:
         "try-reload-or-restart postgresql@17-main.service",
         "try-reload-or-restart nginx.service",
     ]
+    # Else the next deploy would load once more what its service has loaded.
+    assert sorted(path.name for path in server.module.APPLIED.iterdir()) == ["nginx.service", "postgresql@17-main.service"]
 
 
 def test_what_was_found_in_order_is_known_until_it_changes(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
