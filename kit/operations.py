@@ -5,7 +5,6 @@ Each compares live state (R3), names nothing but paths on the terminal (a conten
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Generator, Iterable
 from hashlib import sha256
 from io import BytesIO
@@ -15,8 +14,10 @@ from pyinfra import host
 from pyinfra.api import FileUploadCommand, OperationError, QuoteString, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
 
-from kit import facts, manifest
+from kit import beforehand, facts, manifest
 from kit.render import content_of
+
+STAMP = "/etc/cabinet/revision"  # of the last deploy that came to its end
 
 Commands = Generator[PyinfraCommand | str, None, None]
 
@@ -36,8 +37,20 @@ def enabling(units: str) -> str:
     return f"if systemctl --quiet is-active {units}; then how=--no-reload; else how=--root=/; fi\nsystemctl --quiet $how enable {units}"
 
 
+def config_file(name: str, dest: str, check: str | None = None, mode: str = "644", **described: Any) -> None:
+    """Make `dest` a whole file of ours, as `described`: by `content`, `src` (in files/), or `template` with its data; `owner`, `group`.
+
+    It is staged beside its place, `check` (a command; {} is the staged file) must accept it, then one rename puts it there.
+    What `check` refuses never reaches its place. What somebody altered is set aside. No plan shows the text of a file
+    that not everybody may read.
+    """
+    if check is None and not {"owner", "group"} & set(described) and int(mode[-1]) & 4:
+        beforehand.note(dest, mode, described)
+    _config_file(name=name, dest=dest, check=check, mode=mode, **described)
+
+
 @operation()
-def config_file(
+def _config_file(
     dest: str,
     content: str | bytes | None = None,
     src: str | None = None,
@@ -46,18 +59,39 @@ def config_file(
     mode: str = "644",
     owner: str = "root",
     group: str = "root",
-    secret: bool | None = None,
     **data: Any,
 ) -> Commands:
-    """Make `dest` a whole file of ours: from `content`, from files/`src`, or from templates/`template` with `data`.
-
-    It is staged beside its place, `check` (a command; {} is the staged file) must accept it, then one rename puts it there.
-    What `check` refuses never reaches its place. What somebody altered is set aside. No plan shows the text of a `secret` file;
-    unless it is said here, that is one which not everybody may read.
-    """
     wanted = content_of(content, src, template, data)
     manifest.leaves(dest, wanted)
-    yield from _file(dest, wanted, check, mode, owner, group, secret)
+    now = host.get_fact(facts.Path, path=dest)
+    if now == facts.FileState(mode, owner, group, "regular file" if wanted else "regular empty file", sha256(wanted).hexdigest()):
+        host.noop(f"{dest} is as wanted")
+        return
+    if now is not None and now.kind == "directory":
+        raise OperationError(f"{dest} is a directory; a file belongs there. Look what is in it, then move it away.")
+    lies, rights = (now.sha256, f"{now.mode} {now.owner}:{now.group}") if now else ("", "")
+    manifest.tell(dest, wanted, f"{mode} {owner}:{group}", lies=lies, rights=rights, secret=None)
+    directory, _, name = dest.rpartition("/")
+    staged = f"{directory}/.{name}.staged"  # same directory: the rename is atomic; a leading dot: no glob includes it
+    yield StringCommand("mkdir", "-p", QuoteString(directory))
+    yield FileUploadCommand(BytesIO(wanted), staged)
+    checked = check.replace("{}", '"$staged"') if check else "true"
+    yield StringCommand(
+        manifest.SET_ASIDE, "staged=", QuoteString(staged), f"; if ( {checked}\n); then chown ", f"{owner}:{group}",
+        ' "$staged" && chmod ', mode, ' "$staged" && set_aside ', QuoteString(dest), ' && mv -fT "$staged" ', QuoteString(dest),
+        '; else rm -f "$staged"; exit 1; fi', _separator="",
+    )  # fmt: skip
+
+
+@operation()
+def laid_beforehand() -> Commands:
+    """Where no deploy has come to its end: all that kit/beforehand.py has noted, in one go. What lies there already stays as it is."""
+    if host.get_fact(facts.Path, path=STAMP) is not None:
+        host.noop("it was deployed before")
+        return
+    tar = beforehand.ARCHIVE
+    yield FileUploadCommand(BytesIO(beforehand.archive()), tar)
+    yield f"umask 022 && tar -x --skip-old-files --no-same-owner -C / -f {tar} && rm {tar} && systemctl daemon-reload"
 
 
 @operation()
@@ -71,27 +105,6 @@ def file_list() -> Commands:
     # Root's alone: a checksum of a file in which all but a password is known would let it be guessed.
     yield FileUploadCommand(BytesIO(wanted), manifest.MANIFEST)
     yield StringCommand("chmod", "600", manifest.MANIFEST)
-
-
-def _file(dest: str, wanted: bytes, check: str | None, mode: str, owner: str, group: str, secret: bool | None) -> Commands:
-    now = host.get_fact(facts.Path, path=dest)
-    if now == facts.FileState(mode, owner, group, "regular file" if wanted else "regular empty file", sha256(wanted).hexdigest()):
-        host.noop(f"{dest} is as wanted")
-        return
-    if now is not None and now.kind == "directory":
-        raise OperationError(f"{dest} is a directory; a file belongs there. Look what is in it, then move it away.")
-    lies, rights = (now.sha256, f"{now.mode} {now.owner}:{now.group}") if now else ("", "")
-    manifest.tell(dest, wanted, f"{mode} {owner}:{group}", lies=lies, rights=rights, secret=secret)
-    directory, _, name = dest.rpartition("/")
-    staged = f"{directory}/.{name}.staged"  # same directory: the rename is atomic; a leading dot: no glob includes it
-    yield StringCommand("mkdir", "-p", QuoteString(directory))
-    yield FileUploadCommand(BytesIO(wanted), staged)
-    checked = check.replace("{}", '"$staged"') if check else "true"
-    yield StringCommand(
-        manifest.SET_ASIDE, "staged=", QuoteString(staged), f"; if ( {checked}\n); then chown ", f"{owner}:{group}",
-        ' "$staged" && chmod ', mode, ' "$staged" && set_aside ', QuoteString(dest), ' && mv -fT "$staged" ', QuoteString(dest),
-        '; else rm -f "$staged"; exit 1; fi', _separator="",
-    )  # fmt: skip
 
 
 @operation()
@@ -110,15 +123,10 @@ def tree(path: str, files: dict[str, bytes]) -> Commands:
         return
     for name in sorted(name for name in {*now, *wanted} if now.get(name) != wanted.get(name)):
         manifest.tell(f"{path}/{name}", files.get(name), "", lies=now.get(name, ""), rights="", secret=None)
-    archive = BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, content in sorted(files.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            tar.addfile(entry, BytesIO(content))
+    archive = beforehand.packed({name: (0o644, content) for name, content in files.items()})
     quoted, staged, old = QuoteString(path), QuoteString(f"{path}.staged"), QuoteString(f"{path}.old")
     yield StringCommand("rm -rf", staged, old, "&& install -d -m 755", staged)
-    yield FileUploadCommand(BytesIO(archive.getvalue()), f"{path}.staged/.tar")
+    yield FileUploadCommand(BytesIO(archive), f"{path}.staged/.tar")
     yield StringCommand(
         manifest.SET_ASIDE, "set_aside", quoted, "&& cd", staged, "&& umask 022 && tar -xf .tar --no-same-owner && rm .tar && cd / &&",
         "{ ! test -e", quoted, "|| mv", quoted, old, "; } && mv", staged, quoted, "&& rm -rf", old,

@@ -82,6 +82,7 @@ def packages(clinic: Clinic) -> None:
     )
     if clinic.storage.mirror:
         raid.described()  # before its package makes an initramfs
+    kit.laid_beforehand(name="BASE lay down what no package brings, so that systemd reads it once")
     installed(all_packages(clinic))
 
 
@@ -109,5 +110,5 @@ def practice_command() -> None:
 @deploy("base")
 def stamp() -> None:
     """Write down which revision of this tree was carried out to its end, and what it left."""
-    kit.config_file(name="SYS-01 stamp the revision", dest="/etc/cabinet/revision", content=f"{revision()}\n")
+    kit.config_file(name="SYS-01 stamp the revision", dest=kit.STAMP, content=f"{revision()}\n")
     kit.file_list(name="SYS-04 list what lies where, so that it is seen what others alter")
