@@ -14,7 +14,8 @@ from kit.paths import ROOT
 
 DEPLOY = """
 import re
-from kit import beforehand, operations as kit
+from kit import beforehand, manifest, operations as kit
+manifest.SET_ASIDE = manifest.SET_ASIDE.replace("/etc/cabinet", "{top}").replace("/var/lib/cabinet", "{top}")
 beforehand.PLACES, beforehand.ARCHIVE = re.compile("{top}/etc/.*"), "{top}/archive"
 kit.STAMP = "{top}/stamp"
 kit.laid_beforehand(name="lay down")
