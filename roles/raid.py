@@ -61,7 +61,7 @@ def compared() -> None:
         name="STO-18 one check, ours",
         unless=f'test "$(systemctl is-enabled {" ".join(DEBIANS)} | sort -u)" = masked',
         # Stopped first: a timer that is masked while it waits has failed.
-        run=f"systemctl stop {' '.join(DEBIANS)}\nsystemctl --quiet mask {' '.join(DEBIANS)}",
+        run=f"systemctl stop {' '.join(DEBIANS)}\nsystemctl --quiet --root=/ mask {' '.join(DEBIANS)}",
     )
     for unit in (TIMER, SERVICE):
         kit.config_file(name=f"STO-18 {unit}", dest=f"{SYSTEMD}/{unit}", src=f"storage/{unit}")
