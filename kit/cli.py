@@ -25,7 +25,8 @@ from kit.new import new
 from kit.peer import peer
 from kit.yamlmarks import FileError
 
-# About as long as the rest of tests/contract, beside which they run.
+# Two halves, about equally long, run beside each other: of the tests without a machine (here with the connector's), and of tests/contract.
+LOCAL = tuple(f"tests/offline/test_{what}.py" for what in ("beforehand", "drift", "plan"))
 NATIVE = tuple(f"tests/contract/test_{what}.py" for what in ("drill", "media", "rebuild", "recovery", "restore"))
 PARTS = ("offline", "contract", "claims", "sabotage", "stories")
 # With two machines one begins at the front, the other at the back, until they meet. Slices whose claims take long lie at either end.
@@ -60,6 +61,11 @@ def pytest(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=paths.ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
+
+
+def but(files: Sequence[str]) -> list[str]:
+    """As pytest is told to leave out `files`."""
+    return [f"--ignore={path}" for path in files]
 
 
 @contextmanager
@@ -159,11 +165,11 @@ def test(part: str | None) -> None:
     wanted = {None: everything, "long": (*everything, "stories"), "sabotage": ("sabotage", "claims")}.get(part, (part,))
     repeated = ["--long"] if part == "long" else []
     if "offline" in wanted:
-        with pytest_beside(["pyinfra-openssh/tests", "-q"]):
-            pytest("tests/offline", "-q")
+        with pytest_beside(["pyinfra-openssh/tests", "-q"], [*LOCAL, "-q"]):
+            pytest("tests/offline", "-q", *but(LOCAL))
     if "contract" in wanted:
         with pytest_beside([*NATIVE, "-q", *repeated]):
-            pytest("tests/contract", "-q", *(f"--ignore={path}" for path in NATIVE), *repeated)
+            pytest("tests/contract", "-q", *but(NATIVE), *repeated)
     if not set(wanted) - {"offline", "contract"}:
         return
     raise_vm()
