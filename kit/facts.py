@@ -120,8 +120,9 @@ class Unit(FactBase[dict[str, Any]]):
 
     def command(self, unit: str, config: tuple[str, ...] = ()) -> StringCommand:
         bits: list[Any] = [
-            "systemctl show --timestamp=unix -p LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp",
-            QuoteString(unit),
+            "systemctl show --timestamp=unix -p LoadState,ActiveState,NeedDaemonReload,ActiveEnterTimestamp", QuoteString(unit),
+            # The property UnitFileState is what systemd read once, before we made the links (kit.enabling).
+            "; echo Enabled=$(systemctl is-enabled", QuoteString(unit), "2>/dev/null)",
             "; echo Applied=$(stat -c %.9Y", QuoteString(f"{APPLIED}/{unit}"), "2>/dev/null)",
         ]  # fmt: skip
         if config:
@@ -134,8 +135,7 @@ class Unit(FactBase[dict[str, Any]]):
         applied = float(said.get("Applied") or 0)
         return {
             "active": said.get("ActiveState") in ("active", "activating", "reloading"),
-            "enabled": said.get("UnitFileState") in ("enabled", "static", "alias", "generated", "indirect"),
-            "file_state": said.get("UnitFileState", ""),
+            "enabled": said.get("Enabled") in ("enabled", "static", "alias", "generated", "indirect"),
             "known": said.get("LoadState") not in ("not-found", None),
             "outdated": said.get("NeedDaemonReload") == "yes",
             "stale": float(said.get("Changed") or 0) > max(started, applied),
