@@ -14,6 +14,7 @@ import sys
 def main(question: str, kind: str, lock: str) -> int:
     """Ask, and say the answer; `kind` is ssh's SSH_ASKPASS_PROMPT."""
     if kind == "none":  # no answer is wanted; ssh ends us when the key was touched
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the terminal ends us, too, although whoever began all this ignores it (nohup)
         with open("/dev/tty", "w") as terminal:
             print(question, file=terminal)
         signal.pause()
