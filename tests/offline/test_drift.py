@@ -208,13 +208,19 @@ class Local:
         (self.top / "etc/tree/one").unlink()
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Local:
-    """Deployed, and altered since."""
-    here = Local(tmp_path)
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Local:
+    """Each of these tests leaves it deployed."""
+    here = Local(tmp_path_factory.mktemp("server"))
     here.pyinfra("--yes")
-    here.alter()
     return here
+
+
+@pytest.fixture
+def local(deployed: Local) -> Local:
+    """Deployed, and altered since."""
+    deployed.alter()
+    return deployed
 
 
 def test_a_deploy_writes_keeps_and_mends(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
