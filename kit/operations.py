@@ -91,7 +91,7 @@ def laid_beforehand() -> Commands:
         return
     tar = beforehand.ARCHIVE
     yield FileUploadCommand(BytesIO(beforehand.archive()), tar)
-    yield f"umask 022 && tar -x --skip-old-files --no-same-owner -C / -f {tar} && rm {tar} && systemctl daemon-reload"
+    yield f"umask 022 && tar -x --touch --skip-old-files --no-same-owner -C / -f {tar} && rm {tar} && systemctl daemon-reload"
 
 
 @operation()

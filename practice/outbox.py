@@ -16,8 +16,8 @@ from practice.server import Trouble
 # Written by roles/alarm.py: who is told. Its group reads it, and takes from the outbox.
 CONFIG = Path("/etc/cabinet/alarm.json")
 ACCOUNT = "cabinet-alarm"
+HALF_SECONDS = 60  # to write a message takes a moment
 # While the volume is closed there is nothing but memory to write to.
-HALF_SECONDS = 60
 PLACES = (Path("/var/lib/cabinet/outbox"), Path("/run/cabinet/outbox"))
 SOONEST, LATEST = 300, 3600
 # Something that waits longer is an alarm itself.
@@ -77,7 +77,7 @@ def withdrawn(path: Path) -> dict[str, str]:
 
 
 def tidied() -> None:
-    """No half message is left of a write that a shutdown ended; one takes a moment, and what is a minute old is nobody's any more."""
+    """No half message is left of a write that a shutdown ended: what is so old is nobody's any more."""
     for left in (path for place in PLACES for path in place.glob("*.new")):
         with contextlib.suppress(FileNotFoundError, PermissionError):
             if time.time() - left.stat().st_mtime > HALF_SECONDS:

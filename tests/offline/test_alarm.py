@@ -262,7 +262,7 @@ def test_a_mail_server_without_end_keeps_nobody_else_waiting(places: Path, monke
         send.deliver("mail:a@x.example", message)
 
 
-def test_half_a_message_does_not_stay(tmp_path, monkeypatch):
+def test_half_a_message_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shutdown ended its write; one that is being written stays."""
     monkeypatch.setattr(outbox, "PLACES", (tmp_path,))
     old, young = tmp_path / "1.new", tmp_path / "2.new"
