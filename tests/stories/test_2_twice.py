@@ -5,6 +5,7 @@ from __future__ import annotations
 from testinfra.host import Host
 
 from kit import deployment
+from kit.paths import LONGEST_STATE, state_dir
 
 # Everything of ours, and when each unit of ours was last started: what a run that changes nothing must leave alone.
 STATE = """
@@ -29,3 +30,13 @@ def test_a_second_deploy_changes_nothing(host: Host) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     after = host.check_output(STATE).splitlines()
     assert sorted(set(before) ^ set(after)) == []
+
+
+def test_libvirt_keeps_within_the_path_of_a_socket() -> None:
+    """Below the longest state directory that is allowed, no socket's path gets longer than 107 bytes (unix(7), its end counted).
+
+    A hundred machines later the number in libvirt's names has two digits more.
+    """
+    below = [len(str(path)) - len(str(state_dir())) for path in state_dir().rglob("*") if path.is_socket()]
+    assert below, "control: no socket was seen"
+    assert LONGEST_STATE + max(below) + 2 <= 107
