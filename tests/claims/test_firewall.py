@@ -271,7 +271,7 @@ def test_the_proxy_lets_through_exactly_these_names(host: Host, clinic: Clinic, 
         "GET http://nobody.invalid/",
     ]
     with inside.listening(443), inside.listening(80):
-        asked = [f"GET {archive}" if archive.startswith("http:") else f"CONNECT {name}:443", *refused]
+        asked = [f"GET {archive}/dists/trixie/InRelease" if archive.startswith("http:") else f"CONNECT {name}:443", *refused]
         first, *others = host.check_output(f"python3 -Ic {shlex.quote(FETCH)} {shlex.join(asked)}").splitlines()
     # Some archives answer by naming a nearer one; the proxy's own refusal is 403.
     assert first.startswith(("200 ", "301 ", "302 ")), f"control: {first}"
