@@ -106,7 +106,7 @@ class BaseBackup:
             kept = self.snapshots()
             number = int(kept[-1].id[:6]) + 1 if kept else 1
             with contextlib.suppress(Trouble):  # whatever is missing for the changes alone, a whole copy does not need it
-                if kept and abs(time.time() - made_at(self._chain(kept[-1].id)[0].name)) < CHAIN_DAYS * 86400:
+                if kept and abs(time.time() - made_at(self.chain(kept[-1].id)[0].name)) < CHAIN_DAYS * 86400:
                     return self._made(number, CHANGES, f"--incremental={self._store / kept[-1].id}/backup_manifest")
             return self._made(number, WHOLE)
 
@@ -118,7 +118,7 @@ class BaseBackup:
 
     def restore(self, snapshot: str, into: Path) -> None:
         """Put the data directory `into` together, which must not be there yet, as it was when the copy ended; no further."""
-        chain = self._chain(snapshot)
+        chain = self.chain(snapshot)
         for link in chain:
             sound(link)
         spare(into.parent, sum(size(link) for link in chain))
@@ -132,7 +132,7 @@ class BaseBackup:
         for snapshot in self.snapshots():
             try:
                 if part in ("", snapshot.id):
-                    sound(self._chain(snapshot.id)[-1])
+                    sound(self.chain(snapshot.id)[-1])
             except Trouble as trouble:
                 wrong.append(f"{snapshot.id}: {trouble}")
         if wrong:
@@ -163,7 +163,7 @@ class BaseBackup:
         os.sync()
         return name
 
-    def _chain(self, snapshot: str) -> list[Path]:
+    def chain(self, snapshot: str) -> list[Path]:
         """The whole copy that this one builds on, and each change up to it. Raises Trouble when one is not there."""
         names = [one.id for one in self.snapshots()]
         if snapshot not in names:

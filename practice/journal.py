@@ -77,5 +77,5 @@ def look() -> dict[str, str]:
 
 def describe(work: Work) -> str:
     """What it is about, in a few words; the name of a database is the clinic's, no patient's."""
-    goal = work.get("to") or work.get("label") or work.get("kept")
+    goal = work.get("to") or work.get("label") or work.get("copy") or work.get("kept")
     return f"{'the database ' + work['name'] if work.get('name') else 'everything'} to {goal}, begun {work['id']}"

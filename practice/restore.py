@@ -6,12 +6,15 @@ What is replaced is kept beside it, and can be returned to. A restore that was i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
 from typing import Any
 
 from practice import journal, part, whole
+from practice.clusters import BaseBackup
+from practice.engine import Missing
 from practice.health import clock
 from practice.server import Trouble, is_root, repository
 from practice.timeline import origin, parsed
@@ -25,6 +28,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
     goal = parser.add_mutually_exclusive_group()
     goal.add_argument("--to", "--at", metavar="TIME", help='a moment, such as "2026-11-22 14:05:00"; in the practice\'s time zone')
     goal.add_argument("--backup", metavar="LABEL", help="exactly what a backup holds")
+    goal.add_argument("--copy", metavar="NAME", help="what a copy of `practice fallback` holds; for when pgBackRest cannot be used")
     goal.add_argument("--back", metavar="KEPT", nargs="?", const="", help="return to what was there before; without a name, to the newest")
     goal.add_argument("--resume", action="store_true", help="go on with the restore that was interrupted")
     goal.add_argument("--cancel", action="store_true", help="take back the restore that was interrupted")
@@ -51,7 +55,8 @@ def main(arguments: argparse.Namespace) -> int:
             return one_document(arguments)
         if arguments.list or arguments.snapshot is not None:
             raise Trouble("of which document? Say --document PATH")
-        if not any((arguments.to, arguments.backup, arguments.back is not None, arguments.resume, arguments.cancel, arguments.discard)):
+        goals = (arguments.to, arguments.backup, arguments.copy, arguments.resume, arguments.cancel, arguments.discard)
+        if arguments.back is None and not any(goals):
             if arguments.database or arguments.table:
                 raise Trouble("to which moment? Say --to TIME or --backup LABEL")
             show(arguments.json)
@@ -68,7 +73,7 @@ def one_document(arguments: argparse.Namespace) -> int:
     """Exit code 0: it lies beside the present one, or its versions are listed. Raises Trouble."""
     from practice import document  # noqa: PLC0415 -- nothing else here needs what talks to the copies
 
-    if any((arguments.backup, arguments.back is not None, arguments.resume, arguments.cancel, arguments.discard)):
+    if any((arguments.backup, arguments.copy, arguments.back is not None, arguments.resume, arguments.cancel, arguments.discard)):
         raise Trouble("of a document say --at TIME, --snapshot ID, --list, or nothing: then its newest copy comes back")
     if arguments.list:
         print(document.show(arguments.document, arguments.json))
@@ -94,12 +99,15 @@ def done(arguments: argparse.Namespace) -> str:
         return discarded(arguments.discard, arguments.yes)
     if arguments.back is not None:
         return back(arguments.back or newest_kept(), arguments.yes)
+    if arguments.copy and (arguments.database or arguments.table):
+        raise Trouble("out of such a copy comes everything, or nothing")
     possible(arguments)
     now = time.strftime("%Y%m%d_%H%M%S")
     if arguments.table:
         side = part.table(arguments.table, arguments.to, arguments.backup, now)
         return f"The table as it was then is in the schema {side}; the live one was not touched."
-    work = {"id": now, "to": arguments.to, "label": arguments.backup, "name": arguments.database, "step": "beside"}
+    aim = {"to": arguments.to, "label": arguments.backup, "copy": arguments.copy}
+    work = {"id": now, **aim, "name": arguments.database, "step": "beside"}
     agreed(f"{overwritten(work)} will be replaced by what it was {goal(work)}.\n{keeping(work)}", WORD, arguments.yes)
     return begun(work)
 
@@ -108,7 +116,10 @@ def possible(arguments: argparse.Namespace) -> None:
     """Raises Trouble when there is no way to that moment or backup; before anything is asked or begun."""
     if arguments.to and parsed(arguments.to).timestamp() > time.time():
         raise Trouble(f"{arguments.to} has not come yet")
-    origin(arguments.to, arguments.backup)
+    if arguments.copy:
+        BaseBackup().chain(arguments.copy)
+    else:
+        origin(arguments.to, arguments.backup)
 
 
 def begun(work: journal.Work) -> str:
@@ -172,7 +183,7 @@ def overwritten(work: journal.Work) -> str:
 
 def goal(work: journal.Work) -> str:
     """Where it goes."""
-    return f"at {work['to']}" if work.get("to") else f"in {work.get('label') or work.get('kept')}"
+    return f"at {work['to']}" if work.get("to") else f"in {work.get('label') or work.get('copy') or work.get('kept')}"
 
 
 def keeping(work: journal.Work) -> str:
@@ -193,21 +204,35 @@ def agreed(what: str, word: str, yes: bool) -> None:
 
 def show(as_json: bool) -> None:
     """What can be gone back to, and what is unfinished. Raises Trouble."""
-    taken, work = repository().get("backup", []), journal.begun()
-    states = whole.kept()
+    work, states, copies, lost = journal.begun(), whole.kept(), [], None
+    with contextlib.suppress(Missing):
+        copies = BaseBackup().snapshots()
+    try:
+        taken = repository().get("backup", [])
+    except Trouble as trouble:
+        if not copies:
+            raise
+        taken, lost = [], trouble
     try:
         states += part.kept()
         answers = True
     except Trouble:  # then it is needed most
         answers = False
     if as_json:
-        print(json.dumps({"backups": [backup["label"] for backup in taken], "kept": states, "unfinished": work}, indent=1))
+        backups, copied = [backup["label"] for backup in taken], [copy.id for copy in copies]
+        print(json.dumps({"backups": backups, "copies": copied, "kept": states, "unfinished": work}, indent=1))
         return
     if work:
         print(f"INTERRUPTED: {journal.describe(work)}. Go on: practice restore --resume. Take it back: practice restore --cancel\n")
-    if not taken:
+    if not taken and not copies:
         raise Trouble("there is no backup")
-    print(f"Any moment since {clock(taken[0]['timestamp']['stop'])}:  practice restore --to TIME\nA backup:")
-    print("\n".join(f"  {clock(backup['timestamp']['stop'])}  practice restore --backup {backup['label']}" for backup in taken))
+    if taken:
+        print(f"Any moment since {clock(taken[0]['timestamp']['stop'])}:  practice restore --to TIME\nA backup:")
+        print("\n".join(f"  {clock(backup['timestamp']['stop'])}  practice restore --backup {backup['label']}" for backup in taken))
+    else:
+        print(lost or "There is no backup.")
+    if copies:
+        print("A copy that was made without pgBackRest, for when that cannot be used:")
+        print("\n".join(f"  {clock(copy.at)}  practice restore --copy {copy.id}" for copy in copies))
     print("Kept by earlier restores:" if states else "Nothing is kept by earlier restores.")
     print("\n".join(f"  practice restore --back {name}" for name in states) + ("" if answers else "\nThe database does not answer."))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from practice import journal
 from practice.beside import FILES, Beside
+from practice.clusters import BaseBackup
 from practice.journal import Work
 from practice.server import CLUSTER, DATA, STANZA, Trouble, archived, repository, run, sql
 from practice.timeline import followed, origin
@@ -38,6 +39,8 @@ SELECT coalesce(json_object_agg(rolname, format('ALTER ROLE %I PASSWORD %L;', ro
 """
 # The state that was kept goes on from where it was stopped, in a history of its own.
 GO_ON = f"restore_command = 'pgbackrest --stanza={STANZA} --pg1-path={GROWING} archive-get %f \"%p\"'\nrecovery_target_timeline = current\n"
+# A copy that was made without pgBackRest holds all that it needs.
+BY_ITSELF = "restore_command = 'false'\nrecovery_target_timeline = current\n"
 
 
 def kept() -> list[str]:
@@ -86,13 +89,21 @@ def grown(work: Work) -> None:
         (GROWING / "log").unlink(missing_ok=True)
         beside.configure(GO_ON)
         (GROWING / "recovery.signal").touch()
+    elif work.get("copy"):
+        beside.remove()
+        BaseBackup().restore(work["copy"], GROWING)
+        for history in LIVE.glob("pg_wal/*.history"):  # so that its own gets a number which none of them has
+            shutil.copy(history, GROWING / "pg_wal")
+            shutil.chown(GROWING / "pg_wal" / history.name, "postgres", "postgres")
+        beside.configure(BY_ITSELF)
+        (GROWING / "recovery.signal").touch()
     else:
         beside.remove()
         handed_over()
         beside.restore(origin(work.get("to"), work.get("label")))
     beside.start()
     work["reached"] = beside.reached()
-    new_history(beside)
+    new_history(beside, histories_here() if work.get("copy") else followed(repository(), time.time())[0])
     same_passwords(beside)
     beside.stop()
     for name in (*FILES, "log"):
@@ -103,10 +114,14 @@ def grown(work: Work) -> None:
     run("sync", "--file-system", str(GROWING), timeout=3600)
 
 
-def new_history(beside: Beside) -> None:
+def histories_here() -> int:
+    """The newest history that the live cluster knows, without asking pgBackRest."""
+    return max([1, *(int(path.stem, 16) for path in LIVE.glob("pg_wal/*.history"))])
+
+
+def new_history(beside: Beside, newest: int) -> None:
     """It goes on under a number that the archive does not have; under another one nothing of it could be kept. Raises Trouble."""
     number = int(beside.query("postgres", "CHECKPOINT; SELECT timeline_id FROM pg_control_checkpoint()"))
-    newest, _ = followed(repository(), time.time())
     if number <= newest:
         raise Trouble(f"what was restored has begun history {number}, and the archive has {newest} already. Nothing was replaced")
 
@@ -116,7 +131,12 @@ def switched(work: Work) -> None:
     before = LIVE.with_name(f"main.before-{work['id']}")
     with no_backup():
         if (GROWING / MARK).exists():
-            handed_over()
+            if work.get("copy"):
+                with contextlib.suppress(Trouble):  # pgBackRest may be what is broken
+                    repository()
+                    handed_over()
+            else:
+                handed_over()
             run("systemctl", "stop", CLUSTER, timeout=600)
             if (LIVE / "postmaster.pid").exists() and Beside(LIVE).alive():
                 raise Trouble(f"the database does not stop: systemctl status {CLUSTER}. Nothing was replaced")

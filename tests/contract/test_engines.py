@@ -172,6 +172,7 @@ for path in list(Path("/srv/database-copies").iterdir()):
     then = datetime.datetime.strptime(made, "%Y%m%dT%H%M%SZ") - datetime.timedelta(days={days})
     path.rename(path.with_name(f"{number}-{then:%Y%m%dT%H%M%SZ}-{kind}"))
 """
+NOTES = "SELECT string_agg(note, ' ' ORDER BY ctid) FROM notes"
 ALL = "SELECT count(*), max(note), md5(string_agg(image::text, ' ' ORDER BY id)) FROM visits"
 
 
@@ -307,3 +308,29 @@ def test_the_fallback_is_at_hand(server: Server) -> None:
     refused = server.practice("fallback", "--restore", made.stdout.strip(), "--into", str(DATA))
     assert refused.returncode == 1 and "is there already" in refused.stdout, refused
     assert server.out(f"stat -c '%U %a' {STORE}") == "postgres 700"
+
+
+def test_without_pgbackrest_the_practice_goes_back_to_such_a_copy(server: Server) -> None:
+    """And returns; with pgBackRest again what followed is in the archive, in a history of its own: a drill rolls forward to it."""
+    There(server, "PgBackRest").prepare()
+    server.sql("CREATE TABLE notes (note text); INSERT INTO notes VALUES ('before')")
+    copy = server.practice("fallback").stdout.strip()
+    server.sql("INSERT INTO notes VALUES ('mistake')")
+    refused = server.practice("restore", "--copy", "000099-20260101T000000Z-full", "--yes")
+    assert refused.returncode == 1 and "there is no copy" in refused.stdout, refused
+    server.out("mv /usr/bin/pgbackrest /root/; rm -f /run/postgresql/pgbackrest/*")
+    try:
+        assert f"--copy {copy}" in server.practice("restore").stdout
+        server.out(f"/usr/local/bin/practice restore --copy {copy}", "restore\n")
+        assert server.sql(NOTES) == "before"
+        server.sql("INSERT INTO notes VALUES ('after')")
+    finally:
+        server.out("mv /root/pgbackrest /usr/bin/")
+    server.out("systemctl start practice-backup@full.service")
+    server.sql("INSERT INTO notes VALUES ('later')")
+    server.moment()
+    drilled = server.said("drill", "--query", NOTES, "--database", "postgres")
+    assert drilled["rows"] == ["before after later"]
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --back {kept} --yes")
+    assert server.sql(NOTES) == "before mistake"
