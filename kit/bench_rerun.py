@@ -141,6 +141,7 @@ def far_clinic(sshd: Sshd) -> Path:
     """The VM's clinic file, but with the way in that leads over the line."""
     clinic = load(paths.ROOT / "clinics/vagrant.yaml").model_dump(mode="json", exclude_none=True)
     clinic["connect"] = {"host": "127.0.0.1", "port": sshd.line.port, "bootstrap_user": "root", "bootstrap_key": str(sshd.key)}
+    (paths.state_dir() / "ssh/far.known_hosts").unlink(missing_ok=True)  # the key of an earlier run's sshd
     file = sshd.scratch / "far.yaml"
     file.write_text(yaml.safe_dump(clinic))
     return file
