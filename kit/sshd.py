@@ -15,19 +15,19 @@ from typing import Self
 from kit.delay import Line
 
 DIRECTORY = "/run/other-door"  # on the server
-# Without PAM, sshd refuses root on a server of ours, whose password is locked. runuser's rules ask nobody for anything.
 LOG = f"{DIRECTORY}/log"
 CONFIG = f"""\
 HostKey {DIRECTORY}/host_key
 AuthorizedKeysFile {DIRECTORY}/key.pub
 AuthenticationMethods publickey
 PermitRootLogin prohibit-password
-UsePAM yes
-PAMServiceName runuser
+UsePAM no
 PidFile none
 Subsystem sftp internal-sftp
 LogLevel VERBOSE
 """
+# Without PAM, sshd refuses root on a server of ours, whose password is locked. runuser's rules ask nobody for anything.
+LOCKED_ROOT = CONFIG.replace("UsePAM no\n", "UsePAM yes\nPAMServiceName runuser\n")
 INSTALL = f"umask 022; rm -rf {DIRECTORY}; mkdir -p /run/sshd {DIRECTORY} && tar -xf - -C {DIRECTORY} --no-same-owner && : >{LOG}"
 
 COUNT = f"grep -c 'Starting session' {LOG}; sed -n 's/^processes //p' /proc/stat"

@@ -197,4 +197,4 @@ def test_a_way_that_does_not_exist_is_said_before_anything_begins(server: Server
     ):
         done = server.practice("restore", "--yes", *words)
         assert (done.returncode, said in done.stdout) == (1, True), done.stdout + done.stderr
-    assert server.said("restore") | {"backups": []} == {"backups": [], "kept": [], "unfinished": None}
+    assert server.said("restore") | {"backups": []} == {"backups": [], "copies": [], "kept": [], "unfinished": None}
