@@ -91,19 +91,21 @@ def main(check: bool) -> int:
     renewed = [
         leaf["reload"] for name, leaf in config["leaves"].items() if wanting(name, leaf) and issue(name, leaf, key, authority, now())
     ]
-    for unit in renewed:
-        subprocess.run(["systemctl", "try-reload-or-restart", unit], check=True)
-        APPLIED.mkdir(parents=True, exist_ok=True)
-        (APPLIED / unit).touch()  # to the next deploy the unit is not older than its certificate
-    soon = [
+    wrong = [
         f"{path} ends on {end(read(Path(path))):%d.%m.%Y}; bring a new one" for path in config["brought"] if ends_soon(read(Path(path)))
     ]
+    for unit in renewed:
+        if subprocess.run(["systemctl", "try-reload-or-restart", unit], check=False).returncode:  # the others are to take theirs
+            wrong.append(f"{unit} does not take its new certificate: systemctl status {unit}")
+            continue
+        APPLIED.mkdir(parents=True, exist_ok=True)
+        (APPLIED / unit).touch()  # to the next deploy the unit is not older than its certificate
     if end(authority) - now() < LEAF_DAYS * DAY:
-        soon.append(
+        wrong.append(
             f"the practice's authority ends on {end(authority):%d.%m.%Y}: plan the change, every workstation has to trust the new one"
         )
-    if soon:
-        raise Refused("; ".join(soon))
+    if wrong:
+        raise Refused("; ".join(wrong))
     return 0
 
 

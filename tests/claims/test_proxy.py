@@ -11,6 +11,7 @@ import pytest
 from testinfra.host import Host
 
 from kit.clinic import Clinic
+from kit.facts import APPLIED
 from kit.neighbour import Neighbour
 from tests.claim import claim
 from tests.workstation import STRANGER, Workstation, application
@@ -192,6 +193,8 @@ def test_certificates_are_renewed_in_time(host: Host, clinic: Clinic, workstatio
     ).split()
     assert said[:-2] == ["396", *("32" for _ in young)], "days that are left"
     assert said[-2] == said[-1], "what is served is not what was renewed"
+    assert host.check_output("systemctl show -P Result practice-tls-renew.service") == "success", "the look did not come to its end"
+    assert host.run(f"[ {APPLIED}/{UNITS[old]} -nt {TLS}/{old}.pem ]").rc == 0, "the next deploy does not know that it is served"
 
 
 def way_around_tls(host: Host) -> None:

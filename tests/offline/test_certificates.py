@@ -52,11 +52,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(module, "FOUND", tmp_path / "run/found.json")
     monkeypatch.setattr(module, "APPLIED", tmp_path / "run/applied")
     monkeypatch.setattr(module.grp, "getgrnam", lambda _: SimpleNamespace(gr_gid=os.getgid()))
-    closed = SimpleNamespace(volume=0)
+    closed = SimpleNamespace(volume=0, units=())
 
     def systemctl(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
         calls.append(" ".join(command[1:]))
-        return subprocess.CompletedProcess(command, closed.volume if "is-active" in command else 0)
+        return subprocess.CompletedProcess(command, closed.volume if "is-active" in command else command[-1] in closed.units)
 
     monkeypatch.setattr(module.subprocess, "run", systemctl)
 
@@ -69,6 +69,14 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def serials(server: SimpleNamespace) -> dict[str, int]:
     return {path.stem: x509.load_pem_x509_certificate(path.read_bytes()).serial_number for path in server.tls.glob("*.pem")}
+
+
+def test_who_does_not_take_a_new_one_is_named_and_holds_up_nobody(server: SimpleNamespace) -> None:
+    """The next deploy knows who has taken it."""
+    server.closed.units = ("postgresql@17-main.service",)
+    with pytest.raises(server.module.Refused, match=r"postgresql@17-main\.service does not take its new certificate"):
+        server.run()
+    assert [path.name for path in server.module.APPLIED.iterdir()] == ["nginx.service"]
 
 
 def test_made_once_and_then_left_alone(server: SimpleNamespace) -> None:
