@@ -1,6 +1,6 @@
 """backup: what the practice enters is on a second disk, encrypted, within about a minute, and can be gone back to for weeks.
 
-Claims: BAK-01 to BAK-16.  Changes from Debian defaults: pgBackRest archives and backs up the cluster; timers for backups, their
+Claims: BAK-01 to BAK-18.  Changes from Debian defaults: pgBackRest archives and backs up the cluster; timers for backups, their
 verification, a restore on trial each night, and a watch that raises alarms.
 """
 
@@ -83,7 +83,7 @@ def disk(clinic: Clinic) -> None:
         run=f"{SCRIPTS}/format-disk {serial} {name} {clinic.backup.wipe or ''}",
     )
     device = f"/dev/disk/by-uuid/{name}"
-    kit.config_file(name="BAK-10 describe the mount", dest=mount, template="backup/backup.mount.j2", device=device)
+    kit.config_file(name="BAK-10 BAK-17 describe the mount", dest=mount, template="backup/backup.mount.j2", device=device)
     kit.config_file(
         name="BAK-10 mount it also when the disk comes late",
         dest="/etc/udev/rules.d/90-cabinet-backup.rules",

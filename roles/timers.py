@@ -22,7 +22,7 @@ APART_MINUTES = 60
 def services(home: str, stanza: str) -> None:
     """What the timers start, and what raises an alarm."""
     for unit in ("practice-backup@.service", "practice-verify.service"):
-        kit.config_file(name=f"BAK-01 {unit}", dest=f"{SYSTEMD}/{unit}", template=f"backup/{unit}.j2", home=home, stanza=stanza)
+        kit.config_file(name=f"BAK-01 BAK-18 {unit}", dest=f"{SYSTEMD}/{unit}", template=f"backup/{unit}.j2", home=home, stanza=stanza)
     unit = "practice-drill.service"
     kit.config_file(name=f"BAK-13 {unit}", dest=f"{SYSTEMD}/{unit}", template=f"backup/{unit}.j2")
     for unit in ("practice-alarm@.service", "practice-watch.service"):

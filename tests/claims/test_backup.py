@@ -15,6 +15,7 @@ from tests.claim import claim
 CONF = "/etc/pgbackrest/pgbackrest.conf"
 PGBACKREST = "runuser -u postgres -- pgbackrest --stanza=main"
 DIFF = "practice-backup@diff.service"
+GIVES_WAY = ("practice-verify.service", "practice-drill.service", "practice-offsite@send.service", "practice-media@x.service")
 
 
 def sql(host: Host, statement: str) -> str:
@@ -428,3 +429,50 @@ def test_one_table_comes_back_beside_the_live_one(host: Host) -> None:
         sql(host, f"DROP SCHEMA {side} CASCADE")
     finally:
         sql(host, "DROP TABLE public.probe_table")
+
+
+def never_checked(host: Host) -> None:
+    host.check_output("sed -i '/systemd-fsck@/d' /etc/systemd/system/backup.mount && systemctl daemon-reload")
+
+
+@claim("BAK-17", broken_by=never_checked, symptom="not put right")
+def test_the_backup_disk_is_checked_before_it_is_used(host: Host) -> None:
+    """A file system that says of itself that it has errors, as after a power cut, has been gone through before anything is written."""
+    device = host.check_output("findmnt -nvo SOURCE /backup")
+    state = f"dumpe2fs -h {device} 2>/dev/null | sed -n 's/^Filesystem state: *//p'"
+    checker = f"systemd-fsck@$(systemd-escape --path /dev/disk/by-uuid/$(lsblk -no UUID {device})).service"
+    host.check_output(f"systemctl stop backup.mount {checker} && debugfs -w -R 'set_super_value state 3' {device}")
+    try:
+        assert host.check_output(state) == "clean with errors", "control: it has none"
+    finally:
+        host.check_output("systemctl start backup.mount")
+    assert host.check_output(state) == "clean", "what a power cut left behind is not put right"
+
+
+def as_important_as_people(host: Host) -> None:
+    host.check_output("sed -i '/^CPUWeight=/d' /etc/systemd/system/practice-backup@.service && systemctl daemon-reload")
+
+
+# Both want all of the processor: a backup's service with its own settings, and one like the practice's own; what each got in some seconds.
+SPIN = "for n in $(seq $(nproc)); do timeout 60 sh -c 'while :; do :; done' & done; wait"
+PROBE = "practice-backup@probe.service"
+BOTH = f"""mkdir -p /run/systemd/system/{PROBE}.d && cd /run/systemd/system/{PROBE}.d
+printf '%s\\n' {shlex.quote(SPIN)} >spin && printf '[Service]\\nExecStart=\\nExecStart=/bin/sh %s/spin\\n' "$PWD" >spin.conf
+systemctl daemon-reload && systemctl start --no-block {PROBE} && systemd-run --quiet --collect --unit=probe-work sh "$PWD/spin"
+got() {{ cat $(find /sys/fs/cgroup -path "*/$1/cpu.stat") | sed -n 's/^usage_usec //p'; }}
+sleep 2; backup=$(got {PROBE}) work=$(got probe-work.service)
+sleep 4; echo $(($(got {PROBE}) - backup)) $(($(got probe-work.service) - work))"""
+NO_MORE = f"systemctl stop probe-work.service {PROBE}; rm -r /run/systemd/system/{PROBE}.d; systemctl daemon-reload"
+
+
+@claim("BAK-18", broken_by=as_important_as_people, symptom="takes the processor")
+def test_a_backup_gives_way_to_who_works(host: Host) -> None:
+    """Of a processor that both want a backup gets less than a fifth of what the practice gets, and no other service of ours asks more."""
+    try:
+        backup, work = map(int, host.check_output(BOTH).split())
+    finally:
+        host.run(NO_MORE)
+    assert backup * 5 < work, f"a backup takes the processor from who works: {backup / 1e6:.1f} s, and {work / 1e6:.1f} s left for them"
+    assert backup > 0, "control: it did not run"
+    weights = f"systemctl show -P CPUWeight {' '.join(GIVES_WAY)} | sort -u"
+    assert host.check_output(weights).split() == [host.check_output(f"systemctl show -P CPUWeight {PROBE}")]
