@@ -46,6 +46,11 @@ for path in (os.path.join(at, name) for top in sys.argv[1:] for at, _, names in 
         os.fsync(file)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)' """
 PRACTICE = "/usr/local/bin/practice"
+# A restore as the practice has it, not pgBackRest's own.
+RESTORE = (
+    "cd /usr/local/lib/cabinet && python3 -c 'import pathlib, sys; from practice.clusters import PgBackRest; "
+    f"PgBackRest().restore(sys.argv[1], pathlib.Path(sys.argv[2]))' {{label}} {ASIDE} && sync -f {ASIDE}"
+)
 # Who works goes first (templates/backup/practice-backup@.service.j2); on a busy machine whatever does not give way looks quicker.
 AS_THE_SERVICE = "nice -n 10 ionice -c 3"
 # Whether what was committed by then is in the repository.
@@ -158,11 +163,10 @@ def measured(ask: Ask, mb: int) -> Row:
         at_rest(ask)
         changed = took(ask, f"{PRACTICE} backup", "1 % changed")
         changed_mb, then = newest(ask)
-        fresh = f"rm -rf {ASIDE} && install -d -o postgres -g postgres -m 700 {ASIDE}"
-        ask(fresh)
+        ask(f"install -d -o postgres -g postgres -m 700 {ASIDE}")
         untar = took(ask, f"zstd -qdc {ARCHIVE} | tar -C {ASIDE} -xf - && sync -f {ASIDE}", "unpack")
-        ask(f"{fresh}; rm {ARCHIVE}")
-        restore = took(ask, f"{PGBACKREST} --pg1-path={ASIDE} --set={label} --type=immediate restore && sync -f {ASIDE}", "restore")
+        ask(f"rm -rf {ASIDE} {ARCHIVE}")
+        restore = took(ask, RESTORE.format(label=label), "restore")
         ask(f"rm -rf {ASIDE}")
         outside = sent(ask, label, then)
         drill = took(ask, f"{PRACTICE} drill", "drill")
