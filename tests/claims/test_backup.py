@@ -15,7 +15,11 @@ from tests.claim import claim
 CONF = "/etc/pgbackrest/pgbackrest.conf"
 PGBACKREST = "runuser -u postgres -- pgbackrest --stanza=main"
 DIFF = "practice-backup@diff.service"
-GIVES_WAY = ("practice-verify.service", "practice-drill.service", "practice-offsite@send.service", "practice-media@x.service")
+# Who gives way to everybody, and who, waited for by a person or with minutes to keep, has a tenth of what others have.
+WEIGHTS = {
+    "idle": ("practice-backup@full.service", "practice-verify.service", "practice-drill.service", "practice-offsite-drill.service"),
+    "10": ("practice-offsite@send.service", "practice-media@x.service"),
+}
 
 
 def sql(host: Host, statement: str) -> str:
@@ -467,12 +471,12 @@ NO_MORE = f"systemctl stop probe-work.service {PROBE}; rm -r /run/systemd/system
 
 @claim("BAK-18", broken_by=as_important_as_people, symptom="takes the processor")
 def test_a_backup_gives_way_to_who_works(host: Host) -> None:
-    """Of a processor that both want a backup gets less than a fifth of what the practice gets, and no other service of ours asks more."""
+    """Of a processor that both want a backup gets less than a twentieth of what the practice gets; nothing that copies is left out."""
     try:
         backup, work = map(int, host.check_output(BOTH).split())
     finally:
         host.run(NO_MORE)
-    assert backup * 5 < work, f"a backup takes the processor from who works: {backup / 1e6:.1f} s, and {work / 1e6:.1f} s left for them"
-    assert backup > 0, "control: it did not run"
-    weights = f"systemctl show -P CPUWeight {' '.join(GIVES_WAY)} | sort -u"
-    assert host.check_output(weights).split() == [host.check_output(f"systemctl show -P CPUWeight {PROBE}")]
+    assert backup * 20 < work, f"a backup takes the processor from who works: {backup / 1e6:.1f} s, and {work / 1e6:.1f} s left for them"
+    assert work > 1e6, "control: nobody worked"
+    for weight, units in WEIGHTS.items():
+        assert set(host.check_output(f"systemctl show -P CPUWeight {' '.join(units)}").split()) == {weight}, units
