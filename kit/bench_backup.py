@@ -59,7 +59,7 @@ ARCHIVED = "SELECT last_archived_wal >= '{wal}' FROM pg_stat_archiver"
 COMMITS = 2
 # Twice as long as pgbench runs would count time without a backup; so one is begun again for as long as it runs.
 AGAIN = "touch /run/bench-again /run/bench-runs; setsid sh -c '{loop}' </dev/null >/dev/null 2>&1 &"
-LOOP = f"while [ -e /run/bench-again ]; do {PRACTICE} backup --full; done; rm /run/bench-runs"
+LOOP = "while [ -e /run/bench-again ]; do systemctl start practice-backup@full.service; done; rm /run/bench-runs"  # as the timer does
 NO_MORE = "rm -f /run/bench-again; while [ -e /run/bench-runs ]; do sleep 0.2; done"
 # How often the copy outside is written (roles/offsite.py).
 INTERVAL = 15 * 60
@@ -213,7 +213,9 @@ def disturbed(ask: Ask) -> tuple[float, float]:
     """Transactions of pgbench for each second, alone and during a full backup."""
     ask(f"{PGBENCH} -q -i -s 2 bench 2>&1")
     step("pgbench, alone and during a full backup")
+    at_rest(ask)
     alone = transactions(ask)
+    at_rest(ask)  # a backup begins with a checkpoint, after which each page goes to the archive once
     ask(AGAIN.format(loop=LOOP))
     try:
         return alone, transactions(ask)
