@@ -10,6 +10,11 @@ from kit.vm import Machine
 from tests.helpers import one_processor, power_cycled
 
 
+def test_nothing_is_left_of_what_was_tried() -> None:
+    """What the claims have broken, aged, unplugged and renewed is again as described: another deploy finds nothing to do."""
+    assert deployment.planned_changes("vagrant") == []
+
+
 def test_everything_is_back_by_itself(host: Host, vm: Machine, pytestconfig: pytest.Config) -> None:
     """Nobody types anything: the boot comes to its end, nothing has failed, and the plan is empty."""
     before = host.check_output("cat /proc/sys/kernel/random/boot_id")
