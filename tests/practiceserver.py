@@ -41,7 +41,7 @@ case "$*" in
 start*practice-drill.service) /usr/local/bin/practice drill --here ;;
 start*practice-offsite-drill.service) /usr/local/bin/practice drill --from offsite --here ;;
 start*practice-offsite@*) kind=${{2#*@}}; /root/send ${{kind%.service}} ;;
-start*practice-backup@*) kind=${{2#*@}}; as nice -n 10 ionice -c 3 pgbackrest --stanza={STANZA} --type=${{kind%.service}} backup ;;
+start*practice-backup@*) kind=${{2#*@}}; as chrt --idle 0 ionice -c 3 pgbackrest --stanza={STANZA} --type=${{kind%.service}} backup ;;
 esac
 """
 # The backup disk.
