@@ -81,6 +81,14 @@ def vm_people(pytestconfig: pytest.Config) -> None:
         pytest.fail("this test comes in as people whose keys only the VM's tests hold: on this server nobody knows", pytrace=False)
 
 
+@pytest.fixture
+def nobody_looks(host: Host) -> Iterator[None]:
+    """The watch's quarter of an hour does not strike: an alarm comes from who noticed it, and where that is broken from nobody."""
+    host.check_output("systemctl stop practice-watch.timer")
+    yield
+    host.check_output("systemctl start practice-watch.timer")
+
+
 @pytest.fixture(scope="session")
 def inside() -> Neighbour:
     """A neighbour in the practice's LAN."""

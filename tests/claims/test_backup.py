@@ -6,6 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
 from testinfra.host import Host
 
 from kit.clinic import Clinic
@@ -198,6 +199,7 @@ def nobody_told(host: Host) -> None:
     host.check_output("rm /etc/systemd/system/practice-alarm@.service && systemctl daemon-reload")
 
 
+@pytest.mark.usefixtures("nobody_looks")
 @claim("BAK-07", broken_by=nobody_told, symptom="no alarm")
 def test_a_failed_backup_raises_an_alarm(host: Host) -> None:
     """A backup that cannot run shows at once in journal, banner and everybody's status; one that runs takes it away."""

@@ -408,6 +408,7 @@ def nobody_listens(host: Host) -> None:
     host.check_output("systemctl stop mdmonitor")
 
 
+@pytest.mark.usefixtures("nobody_looks")
 @claim("STO-17", broken_by=nobody_listens, symptom="no alarm")
 def test_a_disk_that_fails_is_an_alarm_at_once(host: Host, one_may_fail: tuple[str, ...]) -> None:
     """The kernel gives up on a disk: the alarm comes within a minute or so, the database goes on, and with the disk back in it is over."""
