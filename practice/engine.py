@@ -21,7 +21,7 @@ INCOMPLETE, NO_REPOSITORY, WRONG_PASSWORD = 3, 10, 12
 # How it names a file that is not what its name says.
 DAMAGED = re.compile(r"^(?:pack|error: failed to load snapshot|error: error loading index) ([0-9a-f]{8,64})", re.MULTILINE)
 # What rest-server answers when a quota is used up, and a kernel whose medium is full. restic takes the one always, the other sometimes, for
-# a hiccup, and would write the same again for a quarter of an hour.
+# a hiccup, and would write the same again for half an hour.
 QUOTA = "507 Insufficient Storage"
 NO_ROOM = re.compile(f"{QUOTA}|no space left on device")
 LOOK_SECONDS = 0.5
