@@ -184,10 +184,10 @@ def test_a_medium_that_is_pulled_out_is_finished_the_next_time(host: Host, stick
     """While restic writes it is gone: that is an alarm, and nothing stays open. Plugged in again all is well, and what it held is there."""
     held = stick.noted()
     stick.pull()
-    # So much that can't be compressed takes restic seconds.
-    host.check_output("head -c 32M /dev/urandom >/srv/probe")
-    stick.plug()
     try:
+        # So much that can't be compressed takes restic seconds.
+        host.check_output("head -c 32M /dev/urandom >/srv/probe")
+        stick.plug()
         assert eventually(host, "pgrep -x restic", 60), "control: nothing is being written"
         stick.pull()
         ended = f"[ $(systemctl show -P ActiveState {stick.unit}) != activating ]"
@@ -197,7 +197,7 @@ def test_a_medium_that_is_pulled_out_is_finished_the_next_time(host: Host, stick
         assert eventually(host, "practice alarm list | grep -q media-failed"), "no alarm although it was pulled out"
     finally:
         host.run(f"systemctl kill --signal=KILL {stick.unit}; systemctl stop {stick.unit}; {CLOSED} || cryptsetup close cabinet-media")
-        host.run("rm /srv/probe")
+        host.run("rm -f /srv/probe")
     stick.plug()
     stick.looked_at()
     medium = stick.noted()
