@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import signal
@@ -49,6 +50,21 @@ def step(what: str) -> Iterator[None]:
     began = time.monotonic()
     yield
     click.secho(f"    {what}: {time.monotonic() - began:.0f} s", fg="green")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One command at a time raises, proves or removes the VM of this checkout; a second one ends, and names the first."""
+    with (paths.state_dir() / "in-use").open("a+") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.seek(0)
+            raise click.ClickException(f"another ./cabinet works on this VM, process {held.read()}: wait for its end, or end it") from None
+        held.truncate(0)
+        held.write(str(os.getpid()))
+        held.flush()
+        yield
 
 
 def clinic_named(name: str) -> Clinic:
@@ -135,11 +151,12 @@ def raise_vm() -> None:
 @cli.command()
 def up() -> None:
     """Boot the VM, deploy it, prove it, write the report; again: only what changed."""
-    raise_vm()
-    changed = deployed("vagrant")
-    if changed or not deployment.proved("vagrant"):
-        with step("prove every claim"):
-            on_the_vm(["-q"])
+    with alone():
+        raise_vm()
+        changed = deployed("vagrant")
+        if changed or not deployment.proved("vagrant"):
+            with step("prove every claim"):
+                on_the_vm(["-q"])
     show_report("vagrant")
 
 
@@ -149,9 +166,10 @@ def down() -> None:
     """Destroy the VM and what was put beside it, after asking."""
     from kit import machines, twin, vm  # noqa: PLC0415
 
-    vm.Machine().destroy()
-    for other in (twin.environment(), machines.offsite()):
-        machines.removed(other)
+    with alone():
+        vm.Machine().destroy()
+        for other in (twin.environment(), machines.offsite()):
+            machines.removed(other)
 
 
 @cli.command()
@@ -170,8 +188,13 @@ def test(part: str | None) -> None:
     if "contract" in wanted:
         with pytest_beside([*NATIVE, "-q", *repeated]):
             pytest("tests/contract", "-q", *but(NATIVE), *repeated)
-    if not set(wanted) - {"offline", "contract"}:
-        return
+    if set(wanted) - {"offline", "contract"}:
+        with alone():
+            machine_parts(wanted, repeated)
+
+
+def machine_parts(wanted: Sequence[str], repeated: Sequence[str]) -> None:
+    """Those parts of the tests that need the VM."""
     raise_vm()
     deployed("vagrant")
     if "twice" in wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -74,3 +75,14 @@ def test_a_held_run_that_cannot_even_start_says_so(monkeypatch: pytest.MonkeyPat
         time.sleep(0.3)
         with pytest.raises(deployment.DeployError, match="no module of that name"):
             run()
+
+
+def test_a_second_command_on_the_vm_ends_and_names_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before it has touched anything; and when the first one has ended, however it did, there is nothing to remove."""
+    monkeypatch.setattr(cli.paths, "state_dir", lambda: tmp_path)
+    monkeypatch.setattr(cli, "raise_vm", lambda: pytest.fail("it begins"))
+    with cli.alone():
+        done = run("up")
+        assert done.exit_code == 1 and f"process {os.getpid()}: wait for its end" in done.output
+    with cli.alone():
+        assert (tmp_path / "in-use").read_text() == str(os.getpid())
