@@ -36,6 +36,13 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"clinic {config.getoption('--clinic')}, revision {revision()}{', with sabotage' if config.getoption('--sabotage') else ''}"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`@pytest.mark.longer(name, values, more)`: a test for each of `values`; with --long for each of `more` as well."""
+    for mark in metafunc.definition.iter_markers("longer"):
+        name, values, more = mark.args
+        metafunc.parametrize(name, [*values, *(more if metafunc.config.getoption("--long") else ())])
+
+
 @pytest.fixture(scope="session")
 def clinic(pytestconfig: pytest.Config) -> Clinic:
     """The clinic file under test."""

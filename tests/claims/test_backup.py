@@ -447,8 +447,8 @@ def test_the_backup_disk_is_checked_before_it_is_used(host: Host) -> None:
     device = host.check_output("findmnt -nvo SOURCE /backup")
     state = f"dumpe2fs -h {device} 2>/dev/null | sed -n 's/^Filesystem state: *//p'"
     checker = f"systemd-fsck@$(systemd-escape --path /dev/disk/by-uuid/$(lsblk -no UUID {device})).service"
-    host.check_output(f"systemctl stop backup.mount {checker} && debugfs -w -R 'set_super_value state 3' {device}")
     try:
+        host.check_output(f"systemctl stop backup.mount {checker} && debugfs -w -R 'set_super_value state 3' {device}")
         assert host.check_output(state) == "clean with errors", "control: it has none"
     finally:
         host.check_output("systemctl start backup.mount")

@@ -222,12 +222,7 @@ def test_the_network_is_gone_for_an_hour(server: Server, monkeypatch: pytest.Mon
     assert letter(tmp_path) == "Nadia, 4"
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """With --long also what restic takes a quarter of an hour to believe."""
-    if "what" in metafunc.fixturenames:
-        metafunc.parametrize("what", ["the line", "the server", *([FOR_GOOD] if metafunc.config.getoption("--long") else [])])
-
-
+@pytest.mark.longer("what", ["the line", "the server"], [FOR_GOOD])  # which restic takes half an hour to believe
 def test_what_dies_in_the_middle_of_a_transfer(server: Server, what: str, tmp_path: Path) -> None:
     """It is gone on with when the line, or the server, is back, by the next run where this one has given up; and what arrived is whole."""
     for_good = what == FOR_GOOD

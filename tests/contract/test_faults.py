@@ -305,12 +305,7 @@ cp /etc/machine-id /backup/; install -d -o postgres -g postgres -m 750 {REPOSITO
 {PGBACKREST} stanza-create; systemctl start practice-backup@full.service"""
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Twice, and with --long twenty times, other blocks are lost."""
-    if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(20 if metafunc.config.getoption("--long") else 2))
-
-
+@pytest.mark.longer("seed", range(2), range(2, 20))
 def test_the_disk_lies_about_its_cache(server: Server, seed: int) -> None:
     """The power goes after a backup that counts, and half of the blocks were never written: what is still listed restores rightly, or it
     is told that it does not; and the next backup is whole, on a disk made anew where the old repository takes none."""

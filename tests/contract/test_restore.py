@@ -76,6 +76,8 @@ CUTS = {
     "before the new one starts": ("whole", "run", 3),
     "before the end": ("journal", "ended", 0),
 }
+# The cuts around the exchange.
+AROUND = ("before the data directory is kept", "before the end")
 CUT = """
 import contextlib, os, sys
 from pathlib import Path
@@ -111,13 +113,7 @@ def cut(server: Server, moment: str, where: str) -> None:
     assert server.practice("restore", "--to", moment, "--yes").returncode == 1, "a second one is begun beside the first"
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The two cuts around the exchange, and with --long every one."""
-    if "where" in metafunc.fixturenames:
-        around = ["before the data directory is kept", "before the end"]
-        metafunc.parametrize("where", CUTS if metafunc.config.getoption("--long") else around)
-
-
+@pytest.mark.longer("where", AROUND, [where for where in CUTS if where not in AROUND])
 def test_a_power_cut_anywhere_is_gone_on_from(server: Server, moment: str, where: str) -> None:
     """After the boot the practice works, with all or with nothing of it; it is said, and gone on with to the end."""
     cut(server, moment, where)
