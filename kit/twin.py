@@ -58,7 +58,7 @@ def twin() -> Iterator[dict[str, str]]:
         there.mkdir(mode=0o700)
         shutil.copystat(machine.state, there)
         ours = [str(path) for path in machine.state.iterdir() if path.name not in NOT_COPIED]
-        capture(["cp", "-a", "--sparse=always", *ours, str(there)], show=False)
+        capture(["cp", "-a", *ours, str(there)], show=False)
         for name, text in machine.described(NAME).items():
             (there / name).write_text(text)
     finally:

@@ -16,6 +16,8 @@ from kit import post
 from kit.clinic import Clinic
 from kit.neighbour import ADDRESS, Neighbour
 from practice.engine import Restic, Snapshot
+from practice.outside import PLACE
+from roles.backup import REPOSITORY
 from roles.offsite import ACCOUNT, AUTHORITY, CONFIG, HOME, LOGIN, PASSWORD, SERVICE, SYSTEMD, WAY
 from tests.ask import answers
 from tests.claim import claim
@@ -237,16 +239,15 @@ def test_what_lies_outside_is_restored_on_trial_each_quarter(host: Host, vault: 
     try:
         sent(host)
         before = json.loads(host.check_output("practice drill --history --json"))
-        # What the timer of each quarter of an hour does, sooner; what was entered has left once the drill fetches it.
-        sends = "systemctl start practice-offsite@send.service; sleep 1"
-        works = f"[ $(systemctl show -P ActiveState {service}) = activating ]"
-        fetches = "[ -e /var/lib/postgresql/outside ]"
+        # What the timer of each quarter of an hour does, sooner: once what the drill enters is on the backup disk, until it fetches.
+        entered = f"[ -n \"$(find {REPOSITORY}/archive -type f -newer /run/probe)\" ]"
         host.check_output(
-            f"systemctl start --no-block {service}; while {works} && ! {fetches}; do {sends}; done; while {works}; do sleep 1; done"
+            f"touch /run/probe; systemctl start {service} & drill=$!; works='kill -0 '$drill; until {entered} || ! $works; do sleep 1; done; "
+            f"until sleep 1; [ -e {PLACE} ] || ! $works; do systemctl start practice-offsite@send.service; done; wait $drill || true"
         )
         (drill,) = [one for one in json.loads(host.check_output("practice drill --history --json")) if one not in before]
         assert drill["ok"] and drill["from"] == "offsite", f"what lies outside was not proved: {drill}"
         assert drill["files"] > 0 < drill["tables"] and 0 < drill["age_seconds"] < 900, drill
-        assert host.run("test -e /var/lib/postgresql/outside || test -e /var/lib/postgresql/scratch").rc == 1, "something was left behind"
+        assert host.run(f"test -e {PLACE} || test -e /var/lib/postgresql/scratch").rc == 1, "something was left behind"
     finally:
         host.check_output("rm -f /srv/probe")
