@@ -242,7 +242,8 @@ def test_what_lies_outside_is_restored_on_trial_each_quarter(host: Host, vault: 
         # What the timer of each quarter of an hour does, sooner: once what the drill enters is on the backup disk, until it fetches.
         entered = f"[ -n \"$(find {REPOSITORY}/archive -type f -newer /run/probe)\" ]"
         host.check_output(
-            f"touch /run/probe; systemctl start {service} & drill=$!; works='kill -0 '$drill; until {entered} || ! $works; do sleep 1; done; "
+            f"touch /run/probe; systemctl start {service} & drill=$!; works='kill -0 '$drill\n"
+            f"until {entered} || ! $works; do sleep 1; done\n"
             f"until sleep 1; [ -e {PLACE} ] || ! $works; do systemctl start practice-offsite@send.service; done; wait $drill || true"
         )
         (drill,) = [one for one in json.loads(host.check_output("practice drill --history --json")) if one not in before]
