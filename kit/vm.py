@@ -1,6 +1,7 @@
 """A machine of the Vagrantfile: built, started, cut from its power, put back to a snapshot.
 
-It is `practice` unless CABINET_MACHINE says another; each machine has a state directory of its own.
+It is `practice` unless CABINET_MACHINE says another; each machine has a state directory of its own. CABINET_DISK, as 16G, makes its data
+disks and its backup disk larger than the tests need.
 
 `python -m kit.vm up|down|halt|ssh|snapshot NAME|restore NAME|status`
 """
@@ -334,6 +335,8 @@ class Machine:
             "box": f"cabinet/{box.stem}",
             "box_file": str(box),
             "accel": accelerator(),
+            # What is not written costs nothing here; but a deploy reads them whole, and so does a comparison of the mirror.
+            "disk": os.environ.get("CABINET_DISK", "2G"),
             "ports": self.ports,
             "forwards": [[port, self.guest_ports[name]] for name, port in self.ports.items()],
         }
