@@ -1,8 +1,8 @@
 """bench/backup: what a backup and a restore cost, beside tar and zstd on the same data and the same disks; how much may be lost, and how
 long it takes until all is back; and what of that grows with the data.
 
-On the VM, whose disks have room for a quarter of a gigabyte, or as much as CABINET_DISK made room for; with --here in a Debian of its own on
-this machine's disk.
+On the VM, whose disks have room for a quarter of a gigabyte, or for what CABINET_DISK says; with --here in a Debian of its own on this
+machine's disk.
 """
 
 from __future__ import annotations
