@@ -251,4 +251,4 @@ def test_what_lies_outside_is_restored_on_trial_each_quarter(host: Host, vault: 
         assert drill["files"] > 0 < drill["tables"] and 0 < drill["age_seconds"] < 900, drill
         assert host.run(f"test -e {PLACE} || test -e /var/lib/postgresql/scratch").rc == 1, "something was left behind"
     finally:
-        host.check_output("rm -f /srv/probe")
+        host.check_output("rm -f /srv/probe /run/probe")
