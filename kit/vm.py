@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -336,7 +337,7 @@ class Machine:
             "box_file": str(box),
             "accel": accelerator(),
             # What is not written costs nothing here; but a deploy reads them whole, and so does a comparison of the mirror.
-            "disk": os.environ.get("CABINET_DISK", "2G"),
+            "disk": disk_size(),
             "ports": self.ports,
             "forwards": [[port, self.guest_ports[name]] for name, port in self.ports.items()],
         }
@@ -350,6 +351,14 @@ class Machine:
 
 
 # ---- small things
+
+
+def disk_size() -> str:
+    """How large the data disks and the backup disk are: CABINET_DISK, or what the tests need. Raises HostError where it is no such size."""
+    size = os.environ.get("CABINET_DISK", "2G")
+    if not re.fullmatch(r"[2-9]G|[1-9][0-9]+G", size):
+        raise HostError(f"CABINET_DISK: {size!r} is no size of a disk; write whole gigabytes, 2G or more, as 16G")
+    return size
 
 
 def _remove(path: Path) -> None:

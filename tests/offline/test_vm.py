@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kit import machines, paths, twin, vm
+from kit.host import HostError
 from tests import conftest
 
 
@@ -96,3 +97,17 @@ def test_each_claim_is_one_machines(machine, monkeypatch, tmp_path, request):
     assert not conftest.ours(request.node)
     monkeypatch.setattr(request.config.option, "share", None)
     assert conftest.ours(request.node)
+
+
+def test_the_disks_are_as_large_as_asked_for(monkeypatch):
+    monkeypatch.delenv("CABINET_DISK", raising=False)
+    assert vm.disk_size() == "2G"
+    monkeypatch.setenv("CABINET_DISK", "16G")
+    assert vm.disk_size() == "16G"
+
+
+@pytest.mark.parametrize("size", ["", "16", "1G", "16M", "big", "16G; reboot"])
+def test_what_is_no_size_of_a_disk_is_said(monkeypatch, size):
+    monkeypatch.setenv("CABINET_DISK", size)
+    with pytest.raises(HostError, match="CABINET_DISK.*as 16G"):
+        vm.disk_size()
