@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shlex
 import subprocess
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from kit.paths import RUNNER, as_root, state_dir
 
+# Vagrant draws a bar of hundreds of lines, and says all of the Vagrantfile again.
+NOISE = re.compile(r"^\s*$|Progress:|^==> \w+:  +-")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -98,9 +101,8 @@ def stream(args: Sequence[str], *, runner: bool = False, env: Mapping[str, str] 
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if not line.strip() or "Progress:" in line:  # Vagrant draws a bar of hundreds of lines
-                continue
-            print(f"{time.monotonic() - started:6.0f} s  {line.rstrip()}", flush=True)
+            if not NOISE.search(line):
+                print(f"{time.monotonic() - started:6.0f} s  {line.rstrip()}", flush=True)
     if process.returncode:
         raise HostError(f"{shlex.join(args)}: exit code {process.returncode}, see above")
 
