@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -80,7 +81,9 @@ def blank_like(vm: Machine, described: str, serial: str) -> str:
     source = disk.find("source")
     assert source is not None
     path = f"{vm.state}/disks/story-{serial}.qcow2"
-    capture(["qemu-img", "create", "-q", "-f", "qcow2", path, "2G"], runner=True, show=False)
+    # -U: the VM has the described one open.
+    size = json.loads(capture(["qemu-img", "info", "-U", "--output=json", source.attrib["file"]], runner=True, show=False))["virtual-size"]
+    capture(["qemu-img", "create", "-q", "-f", "qcow2", path, str(size)], runner=True, show=False)
     source.set("file", path)
     (name,) = disk.iter("serial")
     name.text = serial
