@@ -59,10 +59,11 @@ ARCHIVED = "SELECT last_archived_wal >= '{wal}' FROM pg_stat_archiver"
 # The second begins when the first was archived: no commit waits longer.
 COMMITS = 2
 # For as long as one backup takes, as the timer makes it; but where pgbench leaves no processor idle, the backup waits for pgbench's end.
-# Nothing asks meanwhile whether it is over: to start `sleep` again and again is work too, for an emulated processor.
+# Beside a backup that fails nothing is measured. Nothing asks meanwhile whether it is over: to start `sleep` again and again is work too,
+# for an emulated processor.
 DURING = (
-    "(systemctl start practice-backup@full.service; pidof pgbench | xargs -r kill -INT) & "
-    f"{PGBENCH} --no-vacuum --client=2 --time={2 * LOAD_SECONDS} --progress=1 bench 2>&1; wait"
+    "(systemctl start practice-backup@full.service; made=$?; pidof pgbench | xargs -r kill -INT; exit $made) & "
+    f"{PGBENCH} --no-vacuum --client=2 --time={2 * LOAD_SECONDS} --progress=1 bench 2>&1; wait $!"
 )
 # How often the copy outside is written (roles/offsite.py).
 INTERVAL = 15 * 60
