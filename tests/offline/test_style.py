@@ -1,7 +1,8 @@
-"""The code reads as pyproject.toml says."""
+"""The code reads as pyproject.toml says, and so do the units."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +25,12 @@ def test_every_test_can_be_collected() -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert done.stdout.count("tests/claims/") > 100, done.stdout[-3000:]
+
+
+def test_no_unit_needs_what_another_one_makes_in_run() -> None:
+    """A unit does not start without a path that it may write to; after a boot Debian's alone are in /run. Control: they are many."""
+    units = [path for part in ("files", "templates") for path in (ROOT / part).rglob("*") if ".service" in path.name]
+    lines = [(path.name, line) for path in units for line in re.findall("^ReadWritePaths=(.*)", path.read_text(), re.M)]
+    named = {(unit, at) for unit, line in lines for at in line.split()}
+    assert len(named) > 10, named
+    assert {(unit, at) for unit, at in named if at.startswith("/run/") and at != "/run/postgresql"} == set()
