@@ -1,15 +1,18 @@
 """bench/backup: what a backup and a restore cost, beside tar and zstd on the same data and the same disks; how much may be lost, and how
 long it takes until all is back; and what of that grows with the data.
 
-On the VM, whose disks have room for a quarter of a gigabyte, or for what CABINET_DISK says; with --here in a Debian of its own on this
-machine's disk.
+On a VM of its own, whose disks are large enough; with --here in a Debian of its own on this machine's disk.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
+import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from kit import paths
+from kit import cli, machines, paths
 from kit.bench_growth import growth
 from kit.clinic import load
 from kit.connection import Connection
@@ -58,6 +61,8 @@ AS_THE_SERVICE = "chrt --idle 0 ionice -c 3"
 ARCHIVED = "SELECT last_archived_wal >= '{wal}' FROM pg_stat_archiver"
 # The second begins when the first was archived: no commit waits longer.
 COMMITS = 2
+# So large are the VM's disks for each gigabyte; what is not written takes no room on this machine.
+DISK_GB = 16
 # For as long as one backup takes, as the timer makes it; but where pgbench leaves no processor idle, the backup waits for pgbench's end.
 # Beside a backup that fails nothing is measured. Nothing asks meanwhile whether it is over: to start `sleep` again and again is work too,
 # for an emulated processor.
@@ -121,19 +126,27 @@ class Row:
         }
 
 
+def megabytes(_context: click.Context, _option: click.Parameter, value: str) -> list[int]:
+    """What --mb says. Raises BadParameter."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
+        raise click.BadParameter(f"{value!r}: write whole megabytes, as 500,1000")
+    return [int(size) for size in value.split(",")]
+
+
 @click.command()
-@click.option("--mb", default="100,250", help="sizes in MB; each needs five times as much on the volume", show_default=True)
-@click.option("--here", is_flag=True, help="not on the VM: in a Debian of its own on this machine's disk")
+@click.option("--mb", "sizes", callback=megabytes, default="1000", show_default=True, help="as 500,1000; each needs ten times as much disk")
+@click.option("--here", is_flag=True, help="not on a VM: in a Debian of its own on this machine's disk")
 @click.option("--json", "as_json", is_flag=True)
-def backup(mb: str, here: bool, as_json: bool) -> None:
+def backup(sizes: list[int], here: bool, as_json: bool) -> None:
     """Backup, restore and drill beside tar | zstd; ends with 1 when a limit is broken."""
     rows: list[Row] = []
-    try:
-        for size in map(int, mb.split(",")):
-            rows.append(on_this_machine(size) if here else on_the_vm(size))
-    finally:  # where one fails, those before are told
-        if rows:
-            show(rows, as_json)
+    with contextlib.nullcontext() if here else large_vm(max(sizes)):
+        try:
+            for size in sizes:
+                rows.append(on_this_machine(size) if here else on_the_vm(size))
+        finally:  # where one fails, those before are told
+            if rows:
+                show(rows, as_json)
     sys.exit(not all(row.kept() for row in rows))
 
 
@@ -145,6 +158,21 @@ def show(rows: list[Row], as_json: bool) -> None:
         click.echo(json.dumps({"rows": shown, "growth": {name: asdict(line) for name, line in grows.items()}}))
     else:
         click.echo("\n".join([*table(rows), *(f"{name:40}{line}" for name, line in grows.items() if name in rows[0].promises())]))
+
+
+@contextlib.contextmanager
+def large_vm(mb: int) -> Iterator[None]:
+    """A practice server with room for so much, deployed; from here on whatever is about the VM is about this one. It is gone afterwards."""
+    env = machines.bench() | {"CABINET_DISK": f"{DISK_GB * math.ceil(mb / 1000)}G"}
+    with cli.alone():
+        machines.removed(env)
+        try:
+            for words in (["vm", "up"], ["deploy", "vagrant", "--yes"]):
+                subprocess.run([paths.ROOT / "cabinet", *words], env=env, stdout=sys.stderr, check=True)
+            os.environ.update(env)
+            yield
+        finally:
+            machines.removed(env)
 
 
 def on_the_vm(mb: int) -> Row:

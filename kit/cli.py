@@ -168,7 +168,7 @@ def down() -> None:
 
     with alone():
         vm.Machine().destroy()
-        for other in (twin.environment(), machines.offsite()):
+        for other in (twin.environment(), machines.offsite(), machines.bench()):
             machines.removed(other)
 
 

@@ -1,4 +1,4 @@
-"""The machines of this checkout beside the practice's own: its twin, the host outside. Each has a state directory beside ours."""
+"""This checkout's machines beside the practice's own: its twin, the host outside, the bench's. Each has a state directory beside ours."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def elsewhere(what: str, machine: str = "practice") -> dict[str, str]:
 def offsite() -> dict[str, str]:
     """Whoever runs with it means the host outside."""
     return elsewhere("offsite", "offsite")
+
+
+def bench() -> dict[str, str]:
+    """Whoever runs with it means the practice server that bench/backup measures."""
+    return elsewhere("bench")
 
 
 def removed(env: dict[str, str]) -> None:
