@@ -11,6 +11,7 @@ from testinfra.host import Host
 from kit.host import capture
 from kit.vm import Machine
 from roles.raid import ARRAY
+from tests.claims.test_backup import alarms
 
 DOMAIN = "practice"  # the machine that has a mirror
 # mdadm takes no name of more than 31 letters.
@@ -41,6 +42,13 @@ def whole(host: Host, seconds: int = 120) -> bool:
     """Whether both disks work, once whichever was away is filled."""
     done = f"[ $(cat {MD}/degraded) = 0 ] && [ $(cat {MD}/sync_action) = idle ]"
     return host.run(f"end=$(($(date +%s) + {seconds})); until {done}; do [ $(date +%s) -lt $end ] || exit 1; sleep 0.3; done").rc == 0
+
+
+def healthy(host: Host) -> bool:
+    """Whether both disks work and no alarm says otherwise; of what was mended a moment ago one stands until somebody looks."""
+    filled = whole(host)
+    host.check_output("systemctl start practice-watch.service")
+    return filled and "mirror" not in alarms(host)
 
 
 def alike(host: Host, marker: str) -> tuple[str, str, str]:
