@@ -5,8 +5,10 @@ The services run it (`practice offsite run`), as an account that may read everyt
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import socket
@@ -27,6 +29,8 @@ STATE = Path("/var/lib/cabinet")
 # Workstations trust the authority's certificate, not its key alone. Whose a number is on this server, the last two say.
 CONFIGURATION = (Path("/etc/cabinet"), STATE / "secrets", STATE / "tls", STATE / "media.json", Path("/etc/passwd"), Path("/etc/group"))
 WEEK = 7 * 86400
+# Whoever removes says one of these; 404 after it has looked for what it was to remove. An append-only rest-server refuses before (403).
+REMOVES = {200, 202, 204, 404, 410}
 # pgBackRest removes old backups once a day; a second race within a few minutes has another reason.
 TRIES = 3
 SYSTEM = (
@@ -63,7 +67,7 @@ def renew(now: float) -> None:
         name, engine = begun(month)
         sent = dict(copies(engine, {}, now))
         hint = engine.key()
-        note(lambda state: state.update(generation=name, hint=hint, sent=sent))
+        note(lambda state: state.update(generation=name, hint=hint, sent=sent, removable=removable(name)))
 
 
 def begun(month: str) -> tuple[str, Restic]:
@@ -103,11 +107,29 @@ def anew(now: float) -> None:
 
 
 def verify(now: float) -> None:
-    """A quarter of what lies there is read and compared, another one each week. Raises Trouble."""
+    """A quarter of what lies there is read and compared, another one each week; could it be removed from here? Raises Trouble."""
     state = kept()
     if state.get("generation"):
-        opened(state["generation"], state.get("hint", "")).verify(quarter(now))
+        engine, loose = opened(state["generation"], state.get("hint", "")), removable(state["generation"])
+        note(lambda state: state.update(removable=loose))
+        engine.verify(quarter(now))
         note(lambda state: state.update(verified=now))
+
+
+def removable(generation: str) -> bool:
+    """Whether whoever has this server could remove what lies there: asked for what cannot be there, no hash being zero. Raises Trouble."""
+    settings, login = json.loads(CONFIG.read_text()), secret("login").strip()
+    parts = urlsplit(settings["url"])
+    trusted = ssl.create_default_context(cafile=settings["authority"])
+    link = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=60, context=trusted)
+    word = base64.b64encode(f"{settings['account']}:{login}".encode()).decode()
+    path = f"{parts.path}/{settings['account']}/{generation}/data/{'0' * 64}"
+    try:
+        with contextlib.closing(link):
+            link.request("DELETE", path, headers={"Authorization": f"Basic {word}"})
+            return link.getresponse().status in REMOVES
+    except (OSError, http.client.HTTPException) as bad:
+        raise Trouble(f"{parts.hostname} does not answer: {bad}") from None
 
 
 def quarter(now: float) -> str:
@@ -185,8 +207,12 @@ def said(*words: str) -> str:
 def opened(generation: str, hint: str = "") -> Restic:
     """The repository of this name. Raises Trouble at once when the right one is not there: restic would go on trying."""
     reached()
-    credentials = Path(os.environ["CREDENTIALS_DIRECTORY"])
-    return repository(generation, (credentials / "password").read_text(), (credentials / "login").read_text(), hint)
+    return repository(generation, secret("password"), secret("login"), hint)
+
+
+def secret(name: str) -> str:
+    """What systemd hands to the service alone."""
+    return (Path(os.environ["CREDENTIALS_DIRECTORY"]) / name).read_text()
 
 
 def reached() -> None:

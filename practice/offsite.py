@@ -130,6 +130,10 @@ def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
         wrong["offsite-verify"] = because("The copy outside the practice could not be read to its end", errors["verify"])
     if now - state.get("lost", 0) < LOST_DAYS * 86400:
         wrong["offsite-lost"] = "The copy outside the practice was gone, and a new one was begun: whoever keeps it must say why."
+    if state.get("removable"):
+        wrong["offsite-removable"] = (
+            "The place outside lets this server remove what lies there; so can whoever breaks in. It must be append-only: docs/offsite.md."
+        )
     if generation and now - max(asked, time.mktime(time.strptime(generation[:7], "%Y-%m"))) > RENEWED_DAYS * 86400:
         wrong["offsite-renew"] = because(f"For {RENEWED_DAYS} days no new repository could be begun outside", errors.get("renew"))
     return seen, wrong

@@ -33,6 +33,7 @@ SENTENCES = {
     "mirror-differs": ("The two disks that hold the data may differ.", f"Do not wait: disks fail slowly, then at once. {LOOK}"),
     "offsite": ("The copy outside the practice is too old.", "See that the Internet is there, then: sudo practice offsite send"),
     "offsite-lost": ("The copy outside the practice was gone.", "A new one was begun. Ask whoever keeps it what has happened."),
+    "offsite-removable": ("The copy outside could be removed from the practice.", "Whoever keeps it must make it append-only."),
     "offsite-renew": ("No new repository could be begun outside the practice.", f"Ask whoever keeps it whether there is room. {LOOK}"),
     "offsite-verify": ("The copy outside the practice could not be read.", f"Call whoever keeps it. {LOOK}"),
     "pages": ("The database has read damaged pages.", f"Restore before they spread into old backups. {LOOK}"),

@@ -1,6 +1,6 @@
 """offsite: a copy of everything leaves the practice every 15 minutes, encrypted here, to a place where nothing can be deleted from here.
 
-Claims: OFF-01 to OFF-08.  Changes from Debian defaults: restic; an account of the system that sends, reads everything, and writes
+Claims: OFF-01 to OFF-09.  Changes from Debian defaults: restic; an account of the system that sends, reads everything, and writes
 nothing; timers that send, that begin a new repository each month, that read a part of what lies there each week, and that restore it
 on trial each quarter.
 """

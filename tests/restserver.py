@@ -70,6 +70,7 @@ class Server:
     account: str = ACCOUNT
     address: str = ADDRESS
     quota: int = 1 << 30
+    append_only: bool = True
 
     @property
     def url(self) -> str:
@@ -101,7 +102,8 @@ class Server:
         (self.home / "htpasswd").write_text(f"{self.account}:{{SHA}}{verifier}\n")
         (self.home / "server.pem").write_text(certificate)
         return [
-            f"{self.programs}/restic-rest-server", "--append-only", "--private-repos", f"--path={store}", f"--max-size={quota}",
+            f"{self.programs}/restic-rest-server", *(["--append-only"] if self.append_only else []), "--private-repos",
+            f"--path={store}", f"--max-size={quota}",
             f"--htpasswd-file={self.home}/htpasswd", "--tls", f"--tls-cert={self.home}/server.pem", f"--tls-key={self.home}/server.pem",
             f"--listen={self.address}:{self.port}", f"--log={self.home}/log",
         ]  # fmt: skip
@@ -183,10 +185,10 @@ def listening(server: Server) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_the_network(
-    inside: Neighbour, home: Path, address: str, port: int, account: str, login: str, certificate: str = ""
+    inside: Neighbour, home: Path, address: str, port: int, account: str, login: str, certificate: str = "", append_only: bool = True
 ) -> Iterator[Server]:
     """It runs in the tests' LAN, with what the clinic's server was given; it can be away for a while."""
-    server = Server(home, port, login, programs(home), account, address)
+    server = Server(home, port, login, programs(home), account, address, append_only=append_only)
     words = server.words(certificate or post.server_certificate(address), 1 << 30)
     # It says nothing when it listens; whoever comes first comes from a virtual machine, which takes longer than it does to begin.
     # It keeps what the tests read, so it is no more than whoever runs them.

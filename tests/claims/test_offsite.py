@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,16 @@ from tests.claims.test_backup import alarms, archive_now, sql
 from tests.restserver import Server, in_the_network
 
 STATE = f"{HOME}/state.json"
+# Each path is deleted, then something else put there.
+DESTROY = """
+import base64, http.client, os, ssl, sys
+word = base64.b64encode((os.environ["RESTIC_REST_USERNAME"] + ":" + os.environ["RESTIC_REST_PASSWORD"]).encode()).decode()
+link = http.client.HTTPSConnection(sys.argv[1], int(sys.argv[2]), context=ssl.create_default_context(cafile=os.environ["RESTIC_CACERT"]))
+for path in sys.argv[3:]:
+    for method in ("DELETE", "POST"):
+        link.request(method, path, b"gone", {"Authorization": "Basic " + word})
+        link.getresponse().read()
+"""
 PATIENT = "Nadia Bouzid, hepatitis"
 
 
@@ -252,3 +263,52 @@ def test_what_lies_outside_is_restored_on_trial_each_quarter(host: Host, vault: 
         assert host.run(f"test -e {PLACE} || test -e /var/lib/postgresql/scratch").rc == 1, "something was left behind"
     finally:
         host.check_output("rm -f /srv/probe /run/probe")
+
+
+def never_read(host: Host) -> None:
+    host.check_output("systemctl stop practice-offsite-verify.timer")
+
+
+@claim("OFF-09", broken_by=never_read, symptom="practice-offsite-verify.timer")
+def test_nothing_there_can_be_destroyed_from_here(host: Host, clinic: Clinic, inside: Neighbour, vault: Server, tmp_path: Path) -> None:
+    """By root with all that lies on the server; every file stays as it was. A place that would allow it is an alarm, asked each week."""
+    assert host.check_output("systemctl show -P ActiveState practice-offsite-verify.timer") == "active", "practice-offsite-verify.timer"
+    generation = sent(host)["generation"]
+    shutil.copytree(vault.store.parents[1], tmp_path / "vault")
+    whole = digests(vault)
+    attacked(host, vault, generation)
+    assert [path for path, digest in digests(vault).items() if whole.get(path, digest) != digest] == [], "written over"
+    assert whole.keys() - digests(vault).keys() == set(), "removed"
+    where = (ADDRESS, clinic.offsite.port, clinic.offsite.account, vault.login)
+    with vault.away(), in_the_network(inside, tmp_path, *where, append_only=False) as careless:
+        run(host, "verify")
+        host.check_output("systemctl start practice-watch.service")
+        assert "offsite-removable" in alarms(host), "no alarm although things could be removed"
+        attacked(host, careless, generation)
+        assert whole.keys() - digests(careless).keys() != set(), "control: there the same attack removes nothing"
+    sent(host, "verify")
+    host.check_output("systemctl start practice-watch.service")
+    assert "offsite-removable" not in alarms(host), "the alarm stays although nothing can be removed"
+
+
+def digests(vault: Server) -> dict[str, str]:
+    """Every file that lies there, but for locks, which everybody who reads makes and takes away."""
+    files = (path for path in vault.store.rglob("*") if path.is_file() and "locks" not in path.parts)
+    return {str(path.relative_to(vault.store)): digest_of(path) for path in files}
+
+
+def attacked(host: Host, vault: Server, generation: str) -> None:
+    """What root can do as the account that may get there, with its passwords: restic forgets; each file is deleted and written over."""
+    paths = [f"/{vault.account}/{generation}/{path.split('/', 1)[1]}" for path in digests(vault) if path.startswith(generation)]
+    paths = [path.replace(f"/data/{path[-64:-62]}/", "/data/") for path in paths]
+    secrets = {
+        "RESTIC_REPOSITORY": f"rest:{vault.url}/{vault.account}/{generation}/",
+        "RESTIC_REST_USERNAME": vault.account,
+        "RESTIC_REST_PASSWORD": f"$(cat {LOGIN})",
+        "RESTIC_PASSWORD": f"$(cat {PASSWORD})",
+        "RESTIC_CACERT": AUTHORITY,
+    }
+    given = " ".join(f'{name}="{value}"' for name, value in secrets.items())
+    who = f"setpriv --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups"
+    forget = f"{who} restic --quiet --no-cache forget --prune --keep-last=1"
+    host.run(f"{WAY}; {given} {forget}; {given} {who} python3 -c {shlex.quote(DESTROY)} {vault.address} {vault.port} {shlex.join(paths)}")

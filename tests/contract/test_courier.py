@@ -173,6 +173,20 @@ def test_a_host_that_lost_everything(server: Server, changes_alone: None) -> Non
     assert "offsite-lost" in offsite.look(NOW + 1000)[1] and "offsite-lost" not in offsite.look(NOW + 8 * DAY)[1]
 
 
+def test_a_host_that_lets_things_be_removed(server: Server, changes_alone: None) -> None:
+    """It is asked when a repository is begun, and each week; what it lets be removed is an alarm until it lets nothing be removed."""
+    server._stop()
+    server.append_only = False
+    server._start()
+    courier.send(NOW)
+    assert "append-only" in offsite.look(NOW + 1)[1]["offsite-removable"]
+    server._stop()
+    server.append_only = True
+    server._start()
+    courier.verify(NOW + 900)
+    assert offsite.look(NOW + 901)[1] == {}
+
+
 def test_a_stranger_is_told_nothing(server: Server, tmp_path: Path) -> None:
     """Another authority than the one to believe: nobody is asked for anything, and the reason is said at once."""
     (tmp_path / "nobody.pem").write_text(post.server_certificate("127.0.0.1", trusted=False))

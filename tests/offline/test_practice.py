@@ -105,7 +105,7 @@ def test_who_is_told_is_shown() -> None:
      ("unit:nginx.service", "services"), ("unsent", "alarms"), ("breakglass", "console"), ("offsite", "off-site"),
      ("recovery-kit", "recovery"), ("drill", "drill"), ("unit:practice-drill.service", "drill"),
      ("offsite-lost", "off-site"), ("media:monday", "media"), ("media-failed", "media"), ("unit:practice-media@sdb.service", "media"),
-     ("unit:practice-offsite@send.service", "off-site"), ("drill-offsite", "off-site"),
+     ("unit:practice-offsite@send.service", "off-site"), ("drill-offsite", "off-site"), ("offsite-removable", "off-site"),
      ("unit:practice-offsite-drill.service", "off-site"), ("mirror", "mirror"), ("mirror-differs", "mirror"),
      ("unit:practice-mirror.service", "mirror")],
 )  # fmt: skip
