@@ -22,7 +22,6 @@ MEASURES = ROOT / "measures.yaml"
 LATER = {
     "access-people": "accounts, profiles and passwords of each person in the database",
     "audit": "the record of who did what",
-    "backups": "the off-site copy, the rotating media and the drills",
     "cluster": "a second machine that takes over",
     "evaluate": "the server's own checks of its claims",
     "handbook": "the practice handbook",

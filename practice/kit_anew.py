@@ -32,8 +32,9 @@ NEW = Path("/run/cabinet/anew.key")
 STRETCHED = ("--pbkdf", "argon2id", "--pbkdf-memory", "65536", "--pbkdf-parallel", "4", "--pbkdf-force-iterations", "4")
 # Part B is in each of pgBackRest's files, and the encryption of each medium: neither can be given another key where it lies.
 STAYS = """B stays: what pgBackRest has written, and each medium, opens by it for as long as it exists. Whoever has seen it still needs the
-backup disk or a medium, or the copy outside together with C. D stays: whoever keeps the copy outside gives another one.
-What was sent with the old C stays readable with it until the place outside removes it; the new C opens what is sent from now on."""
+backup disk or a medium, or the copy outside together with C. D stays: have whoever keeps the copy outside give another one at once.
+Until then the old page and the Internet open what was sent with the old C, and that stays readable with it until the place outside
+removes it; the new C opens what is sent from now on."""
 
 
 def anew() -> None:
