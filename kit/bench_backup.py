@@ -67,8 +67,9 @@ DISK_GB = 16
 # Beside a backup that fails nothing is measured. Nothing asks meanwhile whether it is over: to start `sleep` again and again is work too,
 # for an emulated processor.
 DURING = (
-    "(systemctl start practice-backup@full.service; made=$?; pidof pgbench | xargs -r kill -INT; exit $made) & "
-    f"{PGBENCH} --no-vacuum --client=2 --time={2 * LOAD_SECONDS} --progress=1 bench 2>&1; wait $!"
+    "(began=$(date +%s%N); systemctl start practice-backup@full.service; made=$?; pidof pgbench | xargs -r kill -INT; "
+    "echo $((($(date +%s%N) - began) / 1000000)) >/run/bench-took; exit $made) & "
+    f"{PGBENCH} --no-vacuum --client=2 --time={2 * LOAD_SECONDS} --progress=1 bench 2>&1; wait $! && cat /run/bench-took"
 )
 # How often the copy outside is written (roles/offsite.py).
 INTERVAL = 15 * 60
@@ -82,7 +83,8 @@ class Row:
     """One size: seconds, megabytes, and transactions per second.
 
     `sent_s`, `again_s`, `fetched_s`: restic takes the backup to a repository, then what has changed, and brings both back; over no line.
-    `ready_s`: until a restored cluster answers, rolled forward. `lost_s`: how old a commit became before it was on the backup disk.
+    `beside_s`: the backup that went on beside pgbench, which goes first. `ready_s`: until a restored cluster answers, rolled forward.
+    `lost_s`: how old a commit became before it was on the backup disk.
     """
 
     mb: int
@@ -100,6 +102,7 @@ class Row:
     ready_s: float
     tps: float
     tps_in_backup: float
+    beside_s: float
     lost_s: float
 
     def ratios(self) -> dict[str, tuple[float, float]]:
@@ -251,14 +254,15 @@ def sent(ask: Ask, label: str, then: str) -> tuple[float, float, float]:
     return first, again, fetched
 
 
-def disturbed(ask: Ask) -> tuple[float, float]:
-    """Transactions of pgbench for each second, alone and during a full backup. Alone before and after: a machine's pace drifts."""
+def disturbed(ask: Ask) -> tuple[float, float, float]:
+    """Transactions of pgbench for each second, alone and during a full backup, and what that took. A machine's pace drifts: alone twice."""
     ask(f"{PGBENCH} -q -i -s 2 bench 2>&1")
     step("pgbench, alone and during a full backup")
     before = alone(ask)
     at_rest(ask)  # a backup begins with a checkpoint, after which each page goes to the archive once
-    seconds = [float(line.split(" s, ")[1].split()[0]) for line in ask(DURING).splitlines() if line.startswith("progress: ")]
-    return round((before + alone(ask)) / 2, 1), round(sum(seconds) / len(seconds), 1)
+    *said, took = ask(DURING).splitlines()
+    seconds = [float(line.split(" s, ")[1].split()[0]) for line in said if line.startswith("progress: ")]
+    return round((before + alone(ask)) / 2, 1), round(sum(seconds) / len(seconds), 1), round(int(took) / 1000, 1)
 
 
 def alone(ask: Ask) -> float:
@@ -331,6 +335,7 @@ def table(rows: list[Row]) -> Iterator[str]:
         "changed_mb": "its size, MB", "untar_s": "unpacking, s", "restore_s": "restore, s", "sent_s": "restic: the full backup, s",
         "again_s": "restic: what has changed, s", "fetched_s": "restic: both back again, s", "drill_s": "drill (restored, checked), s",
         "ready_s": "of that, until it answers, s", "tps": "pgbench, transactions/s", "tps_in_backup": "the same during a full backup",
+        "beside_s": "which took, s",
     }  # fmt: skip
     yield f"{'MB of data':40}" + "".join(f"{row.mb:10d}" for row in rows)
     yield from (f"{name:40}" + "".join(f"{getattr(row, key):10.1f}" for row in rows) for key, name in names.items())

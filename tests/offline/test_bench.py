@@ -46,7 +46,7 @@ def test_the_far_server_is_described_as_the_near_one(tmp_path: Path) -> None:
     assert far.model_copy(update={"connect": None}) == load(paths.ROOT / "clinics/vagrant.yaml")
 
 
-GOOD = Backup(1000, 10, 13, 100, 2, 10, 10, 13, 9, 1, 9, 30, 15, 100, 80, 61)
+GOOD = Backup(1000, 10, 13, 100, 2, 10, 10, 13, 9, 1, 9, 30, 15, 100, 80, 20, 61)
 
 
 @pytest.mark.parametrize("broken", [{}, {"full_s": 13.1}, {"restore_s": 13.1}, {"changed_mb": 10.1}, {"tps_in_backup": 79.9}])
