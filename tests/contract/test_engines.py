@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from kit.paths import ROOT
-from practice.clusters import STORE
+from practice.clusters import CHANGES, STORE
 from practice.engine import Engine, Restic, Snapshot
 from practice.server import DATA, Trouble
 from roles.backup import REPOSITORY
@@ -32,7 +32,8 @@ Files = dict[str, tuple[int, str]]
 class Kept:
     """An engine; what it keeps, and how that is written, lost, restored and read; and what makes `days` go by and removes what is too old.
 
-    `damaged` spoils a byte of what is kept and gives back what puts it right; `missing` is something that cannot be kept.
+    `damaged` spoils a byte of what is kept and gives back what puts it right; `missing` is something that cannot be kept. `changes` ends
+    the name of a backup that holds the changes alone, where a name says so: an engine that cannot make one may make a whole one instead.
     """
 
     engine: Engine
@@ -44,6 +45,7 @@ class Kept:
     damaged: Callable[[], Callable[[], None]]
     missing: Callable[[], Path]
     expire: Callable[[int], Engine]
+    changes: str = ""
 
 
 def of_files(engine: Engine, home: Path, store: Path, expire: Callable[[int], Engine]) -> Kept:
@@ -186,9 +188,10 @@ def server() -> Iterator[Server]:
 
 @contextmanager
 def of_a_cluster(
-    kind: str, store: str, victim: str, aged: str, whole: tuple[str, ...], _: Path, request: pytest.FixtureRequest
+    kind: str, store: str, victim: str, aged: str, whole: tuple[str, ...], changes: str, _: Path, request: pytest.FixtureRequest
 ) -> Iterator[Kept]:
-    """An engine that keeps the practice's cluster; `aged` makes all that it has kept so many days older, `whole` asks for a full one."""
+    """An engine that keeps the practice's cluster; `aged` makes all that it has kept so many days older, `whole` asks for a full one, and
+    `changes` ends the name of one that is none."""
     server: Server = request.getfixturevalue("server")
     engine: Any = There(server, kind)
 
@@ -228,14 +231,14 @@ def of_a_cluster(
             engine.forget(30)
         return engine
 
-    yield Kept(engine, DATA, (), write, destroy, restored, damaged, missing, expire)
+    yield Kept(engine, DATA, (), write, destroy, restored, damaged, missing, expire, changes)
 
 
 ENGINES: dict[str, Callable[[Path, pytest.FixtureRequest], AbstractContextManager[Kept]]] = {
     "restic off-site": restic_offsite,
     "restic on a medium": restic_medium,
-    "pgBackRest": partial(of_a_cluster, "PgBackRest", REPOSITORY, "*/bundle/*", FORGE + AGED_REPOSITORY, ("full",)),
-    "pg_basebackup": partial(of_a_cluster, "BaseBackup", str(STORE), "*full/base/*", AGED_COPIES, ()),
+    "pgBackRest": partial(of_a_cluster, "PgBackRest", REPOSITORY, "*/bundle/*", FORGE + AGED_REPOSITORY, ("full",), "D"),
+    "pg_basebackup": partial(of_a_cluster, "BaseBackup", str(STORE), "*full/base/*", AGED_COPIES, (), f"-{CHANGES}"),
 }
 
 
@@ -278,6 +281,7 @@ def test_an_engine_keeps_what_it_was_given(kind: str, tmp_path: Path, request: p
         assert second != first, "control: something changed"
         tags = (*kept.tags, f"with:{ids[0][:8]}") if kept.tags else ()
         ids.append(engine.back_up([data], *tags))
+        assert ids[1].endswith(kept.changes), "it is not the changes alone"
         kept.destroy()
         for snapshot, wanted in ((ids[1], second), (ids[0], first)):
             assert kept.restored(snapshot) == wanted
