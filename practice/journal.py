@@ -18,6 +18,7 @@ from practice.server import Trouble
 JOURNAL = Path("/var/lib/cabinet/restore.json")
 
 UNFINISHED = "This server is not rebuilt to its end, and nothing is sent outside. Go on: sudo practice rebuild --from {}"
+REPLACED = "what was restored has taken its place already; `practice restore --resume` ends it, and `--back` returns"
 
 Work = dict[str, Any]
 

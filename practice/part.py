@@ -9,7 +9,7 @@ import subprocess
 from practice import journal
 from practice.beside import Beside
 from practice.drill import restored
-from practice.journal import Work
+from practice.journal import REPLACED, Work
 from practice.server import BIN, PSQL, Trouble, as_postgres, sql
 
 LONGEST_NAME = 63
@@ -36,18 +36,28 @@ def kept() -> list[str]:
 
 def database(work: Work) -> None:
     """The database as it was, under its name; the present one gets another name. Raises Trouble, and then nothing was replaced."""
-    name, new, before = work["name"], f"{work['name']}_restoring", aside(work)
-    there = sql(DATABASES)
-    if before in there and new not in there:  # it was interrupted after its last step
-        journal.ended()
-        return
+    before = aside(work)
     try:
-        filled(work, new)
-        exchanged(name, new, before)
+        if work["step"] == "beside":
+            filled(work, growing(work))
+            work["step"] = "switch"
+            journal.write(work)
+        if not switched(work):
+            exchanged(work["name"], growing(work), before)
     except Trouble:
         cancelled(work)
         raise
     journal.ended()
+
+
+def growing(work: Work) -> str:
+    """The name of the restored database until it gets its own."""
+    return f"{work['name']}_restoring"
+
+
+def switched(work: Work) -> bool:
+    """Whether what was restored has its name already: whole as it was before that step, it is under no other. Raises Trouble."""
+    return work["step"] == "switch" and growing(work) not in sql(DATABASES)
 
 
 def filled(work: Work, new: str) -> None:
@@ -92,8 +102,10 @@ def returned(name: str, id: str) -> str:
 
 
 def cancelled(work: Work) -> None:
-    """What was begun is gone; the database is what it was. Raises Trouble."""
-    live(f"DROP DATABASE IF EXISTS {identifier(work['name'] + '_restoring')} WITH (FORCE)")
+    """What was begun is gone; the database is what it was. Raises Trouble when it has been replaced already."""
+    if switched(work):
+        raise Trouble(REPLACED)
+    live(f"DROP DATABASE IF EXISTS {identifier(growing(work))} WITH (FORCE)")
     journal.ended()
 
 

@@ -67,7 +67,7 @@ def carried_out(work: Work) -> None:
 def cancelled(work: Work) -> None:
     """What was begun is gone, and the live cluster is what it was. Raises Trouble when it has been replaced already."""
     if work["step"] == "switch" and not (GROWING / MARK).exists():
-        raise Trouble("what was restored has taken its place already; `practice restore --resume` ends it, and `--back` returns")
+        raise Trouble(journal.REPLACED)
     Beside(GROWING).halt()
     if work.get("kept"):
         (GROWING / MARK).unlink(missing_ok=True)

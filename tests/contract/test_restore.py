@@ -66,7 +66,7 @@ def test_everything_goes_back_and_returns(server: Server, moment: str) -> None:
     assert server.said("restore") ["kept"] == [] and server.out("ls /var/lib/postgresql/17") == "main"
 
 
-# The power goes before this function of practice/whole.py does its work, or after: (module, function, how many calls before).
+# The power goes before this function does its work, or after: (module, function, how many calls before). With everything:
 CUTS = {
     "while it is restored": ("whole.Beside", "configure", 0),
     "while it is rolled forward": ("whole.Beside", "stop", 0),
@@ -78,13 +78,21 @@ CUTS = {
 }
 # The cuts around the exchange.
 AROUND = ("before the data directory is kept", "before the end")
+# With one database:
+ONE_CUTS = {
+    "while it is filled": ("part", "poured", 0),
+    "before it is known to be filled": ("journal", "write", 1),
+    "before the exchange": ("part", "exchanged", 0),
+    "after the exchange": ("journal", "ended", 0),
+}
+ONE = ("--database", "practice")
 CUT = """
 import contextlib, os, sys
 from pathlib import Path
 sys.path.insert(0, "/usr/local/lib/cabinet")
-from practice import beside, journal, whole
+from practice import beside, journal, part, whole
 from practice.__main__ import main
-owner = {{"whole.Beside": whole.Beside, "whole": whole, "journal": journal}}["{owner}"]
+owner = {{"whole.Beside": whole.Beside, "whole": whole, "part": part, "journal": journal}}["{owner}"]
 real, calls = getattr(owner, "{name}"), []
 def cut(*words, **more):
     if len(calls) == {after}:
@@ -96,20 +104,20 @@ def cut(*words, **more):
     calls.append(words)
     return real(*words, **more)
 setattr(owner, "{name}", cut)
-sys.exit(main(["restore", "--to", "{moment}", "--yes"]))
+sys.exit(main(["restore", "--to", "{moment}", "--yes", *{what}]))
 """
 
 
-def cut(server: Server, moment: str, where: str) -> None:
-    """A restore that ends there; then the server boots."""
-    owner, name, after = CUTS[where]
-    done = server.run("python3 -I -", CUT.format(owner=owner, name=name, after=after, moment=moment))
+def cut(server: Server, moment: str, where: str, *what: str) -> None:
+    """A restore of everything, or of `what`, that ends there; then the server boots."""
+    owner, name, after = (ONE_CUTS if what else CUTS)[where]
+    done = server.run("python3 -I -", CUT.format(owner=owner, name=name, after=after, moment=moment, what=what))
     assert done.returncode == 137, f"control: it was not cut: {done.stdout}{done.stderr}"
     # After a boot those numbers are nobody's; here they are dead processes that nobody has buried.
     server.out("rm -f /run/postgresql/.s.* /var/lib/postgresql/*/postmaster.pid /var/lib/postgresql/17/*/postmaster.pid")
     server.out("systemctl start postgresql@17-main.service")
     said = server.practice("restore")
-    assert "INTERRUPTED: everything" in said.stdout, said.stdout + said.stderr
+    assert f"INTERRUPTED: {'the database practice' if what else 'everything'}" in said.stdout, said.stdout + said.stderr
     assert server.practice("restore", "--to", moment, "--yes").returncode == 1, "a second one is begun beside the first"
 
 
@@ -169,6 +177,48 @@ def test_one_database_goes_back_and_returns(server: Server, moment: str) -> None
     assert server.said("restore")["kept"] == []
     assert server.practice("restore", "--to", moment, "--database", "nowhere", "--yes").returncode == 1
     assert server.said("restore")["unfinished"] is None
+
+
+@pytest.mark.longer("where", ("before the exchange", "after the exchange"), ("while it is filled", "before it is known to be filled"))
+def test_a_power_cut_while_one_database_goes_back_is_gone_on_from(server: Server, moment: str, where: str) -> None:
+    """After the boot it is what it was or what it was to be; it is gone on with to the end, and what was there is kept once."""
+    cut(server, moment, where, *ONE)
+    assert notes(server) == ("first" if where == "after the exchange" else "first mistake")
+    server.sql("INSERT INTO visits (note) VALUES ('meanwhile')", "practice")
+    server.out("/usr/local/bin/practice restore --resume --yes")
+    (kept,) = server.said("restore")["kept"]
+    read = [notes(server), server.sql(NOTES, kept)]
+    assert read == (["first meanwhile", "first mistake"] if where == "after the exchange" else ["first", "first mistake meanwhile"])
+    assert server.said("restore")["unfinished"] is None and "practice_restoring" not in server.sql("SELECT datname FROM pg_database")
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+def test_a_power_cut_while_one_database_goes_back_can_be_taken_back(server: Server, moment: str) -> None:
+    """Until it has its name nothing has happened, and nothing is left; from then on it is refused, and gone on with and returned from."""
+    there = server.sql("SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database")
+    for where in ("while it is filled", "before the exchange"):
+        cut(server, moment, where, *ONE)
+        server.out("/usr/local/bin/practice restore --cancel")
+        assert notes(server) == "first mistake" and server.said("restore")["unfinished"] is None
+        assert server.sql("SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database") == there
+    cut(server, moment, "after the exchange", *ONE)
+    refused = server.practice("restore", "--cancel")
+    assert refused.returncode == 1 and "has taken its place already" in refused.stdout, refused
+    server.out("/usr/local/bin/practice restore --resume --yes")
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --back {kept} --yes")
+    assert notes(server) == "first mistake"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+def test_a_database_that_is_gone_comes_back(server: Server, moment: str) -> None:
+    """Nothing is kept of it, and a power cut at the end is noticed all the same."""
+    server.sql("DROP DATABASE practice")
+    cut(server, moment, "after the exchange", *ONE)
+    assert server.practice("restore", "--cancel").returncode == 1, "the only one there is was said not to be there"
+    server.out("/usr/local/bin/practice restore --resume --yes")
+    assert notes(server) == "first" and server.said("restore")["kept"] == []
 
 
 def test_one_table_comes_back_beside_the_live_one(server: Server, moment: str) -> None:
