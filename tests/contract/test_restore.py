@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -64,6 +65,22 @@ def test_everything_goes_back_and_returns(server: Server, moment: str) -> None:
     (kept,) = server.said("restore")["kept"]
     server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
     assert server.said("restore") ["kept"] == [] and server.out("ls /var/lib/postgresql/17") == "main"
+
+
+def test_a_backup_is_gone_back_to_exactly(server: Server, moment: str) -> None:
+    """What it holds and nothing later, although that is in the archive: everything, then one database; the present state is kept."""
+    server.out("systemctl start practice-backup@diff.service")
+    label = server.said("backup", "--list")[-1]["label"]
+    server.sql("INSERT INTO visits (note) VALUES ('later')", "practice")
+    server.moment()
+    for what in ((), ONE):
+        server.out(shlex.join(["/usr/local/bin/practice", "restore", "--backup", label, "--yes", *what]))
+        assert notes(server) == "first mistake"
+        (kept,) = server.said("restore")["kept"]
+        server.out(f"/usr/local/bin/practice restore --back {kept} --yes")
+        assert notes(server) == "first mistake later"
+        (kept,) = server.said("restore")["kept"]
+        server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
 
 
 # The power goes before this function does its work, or after: (module, function, how many calls before). With everything:
