@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from kit.render import rendered
 from practice.engine import Restic
 from practice.server import Trouble
-from roles.backup import CLUSTER, REPOSITORY
+from roles.backup import CLUSTER, HOME, REPOSITORY, STANZA
 from roles.database import CONFIG as SETTINGS
 from roles.database import PSQL
 from tests.contract.test_engines import AGED_REPOSITORY, FORGE
@@ -130,15 +131,17 @@ def test_ten_flipped_bytes_in_a_copy_by_restic(tmp_path: Path) -> None:
 
 
 def test_two_backups_at_once(server: Server) -> None:
-    """One is made, and the other says that one is going on; by the timers it waits, because both hold the same lock."""
+    """One is made, and the other says that one is going on; as the services have it, it waits, because both hold the same lock."""
     before = labels(server)
     one = f"({PGBACKREST} --type=full backup 2>&1; echo $?)"
     said = server.out(f"{one} & {one}; wait")
     assert said.count("another pgBackRest process running") == 1 and {"0", "50"} <= set(said.splitlines()), said
     assert len(labels(server)) == len(before) + 1
-    held = f"(cd /; {POSTGRES} flock /var/lib/cabinet/pgbackrest pgbackrest --stanza=main --type=diff backup; echo $?)"
-    server.out("chown postgres /var/lib/cabinet/pgbackrest")
-    assert server.out(f"{held} & {held}; wait").split() == ["0", "0"]
+    server.out(f"chgrp postgres {HOME}; chmod 750 {HOME}")
+    unit = rendered("backup/practice-backup@.service.j2", home=HOME, stanza=STANZA)
+    (line,) = (line.removeprefix("ExecStart=") for line in unit.splitlines() if line.startswith("ExecStart="))
+    full, diff = (f"(cd /; {POSTGRES} {line.replace('%i', kind)} >/dev/null; echo $?)" for kind in ("full", "diff"))
+    assert server.out(f"{full} & {diff}; wait").split() == ["0", "0"]
     assert len(labels(server)) == len(before) + 3
 
 
