@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,9 +101,22 @@ def test_ten_flipped_bytes_in_the_repository(server: Server) -> None:
     assert whole(server)
 
 
+def restic(home: Path, name: str, cache: str = "cache") -> Restic:
+    """The repository of that name; another `cache` is another computer's."""
+    return Restic(str(home / name), {"RESTIC_PASSWORD": "secret"}, home / cache, str(programs(home) / "restic"))
+
+
+def flipped(path: Path, dice: random.Random) -> None:
+    """One bit of it is another."""
+    content = bytearray(path.read_bytes())
+    content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
 def test_ten_flipped_bytes_in_a_copy_by_restic(tmp_path: Path) -> None:
-    """Found, each file named, and the snapshot that was not hit restores."""
-    engine = Restic(str(tmp_path / "copy"), {"RESTIC_PASSWORD": "secret"}, tmp_path / "cache", str(programs(tmp_path) / "restic"))
+    """Found, each file named, and the snapshot that was not hit restores. An index is for all of them: see below."""
+    engine = restic(tmp_path, "copy")
     engine.prepare()
     dice, kept = random.Random(SEED), {}
     for number in range(2):
@@ -118,16 +132,37 @@ def test_ten_flipped_bytes_in_a_copy_by_restic(tmp_path: Path) -> None:
     engine.verify()
     hit = [dice.choice(first) for _ in range(PLACES)]
     for path in hit:
-        content = bytearray(path.read_bytes())
-        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-        path.chmod(0o600)
-        path.write_bytes(content)
+        flipped(path, dice)
     with pytest.raises(Trouble) as said:
         engine.verify()
     assert [path.name for path in hit if path.name[:8] not in str(said.value)] == [], said.value
     engine.restore(kept[1], tmp_path / "back")
     back = tmp_path / "back" / data.relative_to("/")
     assert [file.name for file in data.iterdir() if (back / file.name).read_bytes() != file.read_bytes()] == []
+
+
+def test_a_flipped_byte_in_an_index_by_restic(tmp_path: Path) -> None:
+    """Found and named, although whoever wrote it has an unhurt one in the cache; nobody else restores anything, until it is made anew."""
+    engine, dice, data, kept = restic(tmp_path, "copy"), random.Random(SEED), tmp_path / "data", []
+    engine.prepare()
+    data.mkdir()
+    for number in range(2):
+        (data / f"{number}").write_bytes(dice.randbytes(1 << 20))
+        kept.append((engine.back_up([data]), {file.name: file.read_bytes() for file in data.iterdir()}))
+    hit = dice.choice(sorted((tmp_path / "copy/index").iterdir()))
+    flipped(hit, dice)
+    with pytest.raises(Trouble, match=hit.name):
+        engine.verify()
+    with pytest.raises(Trouble, match=f"index/{hit.name[:10]}"):
+        restic(tmp_path, "copy", "elsewhere").restore(kept[1][0], tmp_path / "nothing")
+    shutil.copytree(tmp_path / "copy", tmp_path / "mended")
+    mended = restic(tmp_path, "mended", "elsewhere")
+    mended._ask("repair", "index")
+    mended.verify()
+    for snapshot, wanted in kept:
+        mended.restore(snapshot, tmp_path / snapshot)
+        back = tmp_path / snapshot / data.relative_to("/")
+        assert {file.name: file.read_bytes() for file in back.iterdir()} == wanted
 
 
 def test_two_backups_at_once(server: Server) -> None:
