@@ -32,6 +32,7 @@ CONFIG = Path("/etc/cabinet/vault.json")
 STORE = Path("/srv/vault")
 LEDGERS = Path("/var/lib/cabinet-vault")
 PRACTICE = "/usr/local/bin/practice"
+SYSTEMCTL = "/usr/bin/systemctl"
 
 HOUR, DAY = 3600, 86400
 # This host looks each hour. What it finds three days later is another clock, or another disk: a person looks before anything is removed.
@@ -94,6 +95,8 @@ def judge(account: Account, generations: list[Generation], now: float, ledger: d
     """What looks wrong, in sentences. While anything does, nothing is removed."""
     wrong: dict[str, str] = {}
     begun = whole(generations)
+    if ledger.get("recount"):
+        wrong["recount"] = f"{server(account.name)} cannot be restarted, and until then refuses what there is room for again."
     looked = ledger.get("looked")
     arrivals = [at for one in generations for at, _ in one.files]
     if looked is not None and not -SLACK <= now - looked <= SILENT_SELF:
@@ -214,13 +217,17 @@ def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str
     ledger: dict[str, Any] = {"since": now}
     with contextlib.suppress(FileNotFoundError):
         ledger = json.loads(ledger_path.read_text())
+    if ledger.get("recount"):
+        ledger["recount"] = not counts_anew(account.name)
     generations = read(repositories(account.name))
     wrong = judge(account, generations, now, ledger | ({"looked": now} if confirmed else {}))
-    removed = []
-    if not wrong:
-        for name in expired(account, generations, now):
+    removed = [] if wrong else expired(account, generations, now)
+    if removed:
+        # Before anything goes: whatever breaks off from here on, the next look has the server count anew.
+        write(ledger_path, json.dumps(ledger | {"recount": True}, indent=1))
+        for name in removed:
             remove(repositories(account.name) / name)
-            removed.append(name)
+        ledger["recount"] = not counts_anew(account.name)
     tell(account.name, wrong, ledger.get("wrong", {}))
     for text in wrong.values():
         syslog.syslog(syslog.LOG_ALERT, f"{account.name}: {text} Nothing is removed until that is right.")
@@ -246,12 +253,34 @@ def ask(*words: str) -> None:
         subprocess.run([PRACTICE, *words], check=True, timeout=60, stdin=subprocess.DEVNULL)
 
 
+def server(account: str) -> str:
+    """What takes an account's copies, as roles/vault.py names it."""
+    return f"cabinet-vault-{account}.service"
+
+
+def counts_anew(account: str) -> bool:
+    """Restart the account's rest-server: against its quota it counts once, when it starts, and sees nothing go but by its own hand.
+
+    An upload is cut off by that; restic tries again. A server that does not run counts when it is started.
+    """
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        subprocess.run([SYSTEMCTL, "try-restart", server(account)], check=True, timeout=300, stdin=subprocess.DEVNULL)
+        return True
+    return False
+
+
 def remove(repository: Path) -> None:
     """Out of sight by one rename, then gone; what breaks off in between is finished by the next look."""
     trash = STORE / ".removed"
     trash.mkdir(mode=0o700, exist_ok=True)
     repository.rename(trash / f"{repository.parent.name}-{repository.name}-{time.time_ns()}")
-    shutil.rmtree(trash)
+    empty_trash()
+
+
+def empty_trash() -> None:
+    """What was put out of sight goes."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(STORE / ".removed")
 
 
 def write(path: Path, text: str) -> None:
@@ -279,6 +308,7 @@ def main() -> int:
         print(f"{as_of(repositories(name) / generation, until, Path(into))} files had arrived by {moment(until)}")
         return 0
     syslog.openlog("cabinet-vault")
+    empty_trash()
     wrong = {name: look(account, time.time(), confirmed=name == arguments.confirm) for name, account in known.items()}
     for name, troubles in wrong.items():
         print(f"{name}: {' '.join(troubles.values()) or 'as it should be'}")

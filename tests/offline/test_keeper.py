@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kit.paths import ROOT
 from tests.restserver import ACCOUNT, keeper
 
 NOW = 1_800_000_000.0
@@ -143,6 +144,68 @@ def test_a_look_removes_what_is_old(host: ModuleType) -> None:
     assert host.look(account(host), time.time()) == {}
     assert (old.exists(), new.exists()) == (False, True)
     assert json.loads((host.LEDGERS / f"{ACCOUNT}.json").read_text())["removed"] == ["2026-09"]
+
+
+def restarts(host: ModuleType) -> list[str]:
+    """What was asked of systemd."""
+    path = Path(host.SYSTEMCTL).with_name("restarts")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+RESTART = f"try-restart cabinet-vault-{ACCOUNT}.service"
+
+
+def test_the_server_counts_anew_after_a_removal(host: ModuleType) -> None:
+    """Once, and by the name that roles/vault.py gives it; a look that removes nothing disturbs nobody."""
+    store(host, "2026-09", 90, 60), store(host, "2026-11", 60, 40, 0)
+    assert host.look(account(host), time.time()) == {}
+    assert restarts(host) == [RESTART]
+    assert host.look(account(host), time.time()) == {}
+    assert restarts(host) == [RESTART]
+    assert 'f"cabinet-vault-{account.name}.service"' in (ROOT / "roles/vault.py").read_text()
+
+
+@pytest.mark.parametrize("cut", ["counts_anew", "remove"])
+def test_a_restart_is_not_forgotten(host: ModuleType, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power goes before the restart, or while something is removed: the next look makes up for it, whatever is wrong by then."""
+    old, done = store(host, "2026-09", 90, 60), getattr(host, cut)
+    store(host, "2026-11", 60, 40, 0)
+
+    def power_cut(of: Any) -> None:
+        """After the removal, and before all else."""
+        if cut == "remove":
+            done(of)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host, cut, power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            host.look(account(host), time.time())
+    assert (old.exists(), restarts(host)) == (False, [])
+    for _ in range(2):
+        assert set(host.look(account(host), time.time() + 3 * HOUR)) == {"silence"}
+        assert restarts(host) == [RESTART]
+
+
+def test_a_server_that_cannot_be_restarted_is_told_of(host: ModuleType) -> None:
+    """Each look tries first; while it cannot, that stands among what is wrong, and afterwards no longer."""
+    store(host, "2026-09", 90, 60), store(host, "2026-11", 60, 40, 0)
+    works = Path(host.SYSTEMCTL).read_text()
+    Path(host.SYSTEMCTL).write_text("#!/bin/sh\nexit 1\n")
+    assert host.look(account(host), time.time()) == {}, "the next look may still succeed"
+    assert set(host.look(account(host), time.time())) == {"recount"}
+    Path(host.SYSTEMCTL).write_text(works)
+    assert host.look(account(host), time.time()) == {}
+    assert restarts(host) == [RESTART]
+
+
+def test_what_breaks_off_while_it_is_removed_goes_with_the_next_run(host: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is out of sight already, and nothing else may ever be old enough to go."""
+    (host.STORE / ".removed/half").mkdir(parents=True)
+    host.CONFIG.write_text("[]")
+    monkeypatch.setattr("sys.argv", ["keeper.py"])
+    assert host.main() == 0
+    assert not (host.STORE / ".removed").exists()
 
 
 def test_a_look_removes_nothing_while_something_is_wrong(host: ModuleType) -> None:
