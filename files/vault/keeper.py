@@ -48,6 +48,8 @@ SHRUNK_WEEK = 0.1
 FULL = 0.85
 # While a new repository is begun, which takes its time on a slow line, the old one is still sent to.
 OVERLAP = 7 * DAY
+# Whatever else lies in a repository is an upload that broke off, or that rest-server refused: it leaves an empty file of each.
+WHOLE = re.compile("[0-9a-f]{64}|config")
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,8 @@ def read(directory: Path) -> list[Generation]:
         if path.is_dir() and not path.is_symlink():
             status = [(file, file.lstat()) for file in files(path)]
             arrived = tuple(sorted((one.st_mtime, one.st_size) for _, one in status))
-            snapshots = tuple(sorted(one.st_mtime for file, one in status if file.parent == path / "snapshots"))
-            found.append(Generation(path.name, snapshots, arrived))
+            named = [one.st_mtime for file, one in status if file.parent == path / "snapshots" and WHOLE.fullmatch(file.name)]
+            found.append(Generation(path.name, tuple(sorted(named)), arrived))
     return found
 
 
@@ -202,8 +204,7 @@ def as_of(repository: Path, until: float, into: Path) -> int:
         (into / kind).mkdir()
     count = 0
     for file in files(repository):
-        # Whatever else lies there is an upload that broke off.
-        if file.lstat().st_mtime <= until and re.fullmatch(r"[0-9a-f]{64}|config", file.name):
+        if file.lstat().st_mtime <= until and WHOLE.fullmatch(file.name):
             target = into / file.relative_to(repository)
             target.parent.mkdir(exist_ok=True)
             os.link(file, target, follow_symlinks=False)

@@ -238,6 +238,13 @@ def test_a_lock_counts_for_nothing(host: ModuleType) -> None:
     assert set(host.look(account(host), time.time())) == {"silence"}
 
 
+def test_a_refused_upload_is_no_snapshot(host: ModuleType) -> None:
+    """rest-server leaves an empty file of what its quota refused; a practice that gets nothing through any more is silent."""
+    repository = store(host, "2026-11", 3, 2)
+    (repository / "snapshots" / f"{7:064x}.rest-server-temp821743299918408199").write_text("")
+    assert set(host.look(account(host), time.time())) == {"silence"}
+
+
 def test_as_of_leaves_out_what_came_later(host: ModuleType, tmp_path: Path) -> None:
     """What had arrived by then, neither locks nor half uploads; the same files, not copies."""
     repository = store(host, "2026-11", 3, 2, 1)
