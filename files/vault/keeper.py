@@ -297,14 +297,20 @@ def accounts() -> dict[str, Account]:
 
 
 def main() -> int:
-    """Exit code 0: all is as it should be; 3: something looks wrong, and was told."""
+    """Exit code 0: all is as it should be; 2: called wrongly, and nothing was done; 3: something looks wrong, and was told."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--confirm", metavar="ACCOUNT")
     parser.add_argument("--as-of", nargs=4, metavar=("ACCOUNT", "GENERATION", "TIME", "DIRECTORY"))
     arguments = parser.parse_args()
     known = accounts()
+    for name in filter(None, (arguments.confirm, (arguments.as_of or [None])[0])):
+        if name not in known:
+            parser.error(f"no account is called {name}; there are: {', '.join(known) or 'none'}")
     if arguments.as_of:
         name, generation, when, into = arguments.as_of
+        there = [one.name for one in read(repositories(name))]
+        if generation not in there:
+            parser.error(f"{name} has no repository {generation}; there are: {', '.join(there) or 'none'}")
         until = datetime.fromisoformat(when).astimezone().timestamp()
         print(f"{as_of(repositories(name) / generation, until, Path(into))} files had arrived by {moment(until)}")
         return 0

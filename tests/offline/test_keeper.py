@@ -257,3 +257,29 @@ def test_as_of_leaves_out_what_came_later(host: ModuleType, tmp_path: Path) -> N
     found = sorted(str(path.relative_to(tmp_path / "then")) for path in (tmp_path / "then").rglob("*") if path.is_file())
     assert found == ["config", *(f"{kind}/{number:064x}" for kind in ("data/aa", "snapshots") for number in (0, 1))]
     assert (tmp_path / "then/config").samefile(repository / "config")
+
+
+CALLED_WRONGLY = {
+    "--confirm hadad": f"no account is called hadad; there are: {ACCOUNT}, benali",
+    "--as-of hadad 2026-11 2026-11-20 {into}": f"no account is called hadad; there are: {ACCOUNT}, benali",
+    f"--as-of {ACCOUNT} 2026-21 2026-11-20 {{into}}": f"{ACCOUNT} has no repository 2026-21; there are: 2026-11",
+    "--as-of benali 2026-11 2026-11-20 {into}": "benali has no repository 2026-11; there are: none",
+}
+
+
+@pytest.mark.parametrize("words", CALLED_WRONGLY)
+def test_a_name_that_is_none_is_refused(
+    host: ModuleType, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the names that there are, before anything is looked at or made."""
+    agreed = {"keep_days": 35, "quota": 1 << 30, "silence_hours": 2}
+    host.CONFIG.write_text(json.dumps([agreed | {"name": name} for name in (ACCOUNT, "benali")]))
+    store(host, "2026-11", 3, 2)
+    monkeypatch.setattr("sys.argv", ["keeper.py", *words.format(into=tmp_path / "then").split()])
+    with pytest.raises(SystemExit) as refused:
+        host.main()
+    assert (refused.value.code, CALLED_WRONGLY[words] in capsys.readouterr().err) == (2, True)
+    assert [path for path in (tmp_path / "then", *host.LEDGERS.iterdir()) if path.exists()] == []
+    monkeypatch.setattr("sys.argv", ["keeper.py", "--as-of", ACCOUNT, "2026-11", "2100-01-01", str(tmp_path / "then")])
+    assert host.main() == 0
+    assert capsys.readouterr().out.startswith("4 files"), "control: the right names"
