@@ -1,7 +1,7 @@
 """The off-site host keeps what practices send: it removes what is old enough, and nothing at all while something looks wrong.
 
 keeper.py                              looks at every account; the timer does this each hour. Exit code 3: something looks wrong
-keeper.py --confirm ACCOUNT            a person has looked: goes on from what is there now
+keeper.py --confirm ACCOUNT            a person has looked: the clock is right, and so is what the last look found of two repositories
 keeper.py --as-of ACCOUNT GENERATION TIME DIRECTORY
                                        the repository as it was at that moment, for restic on this host or after a copy
 
@@ -85,6 +85,21 @@ class Account:
     silence_hours: float
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """What looks wrong about two repositories, and the newest snapshot that makes it look so."""
+
+    what: str
+    pair: str
+    until: float
+    text: str
+
+    @property
+    def key(self) -> str:
+        """What a person confirms."""
+        return f"{self.what} {self.pair}"
+
+
 # ---- judging: no file is touched here -------------------------------------------------------------------------------
 
 
@@ -103,6 +118,7 @@ def judge(account: Account, generations: list[Generation], now: float, ledger: d
     arrivals = [at for one in generations for at, _ in one.files]
     if looked is not None and not -SLACK <= now - looked <= SILENT_SELF:
         wrong["clock"] = f"This host last looked {moment(looked)}, and its clock says {moment(now)}: it was off, or its clock is wrong."
+        wrong["clock"] += remedy(account)
     if arrivals and max(arrivals) > now + SLACK:
         wrong["future"] = f"Something arrived {moment(max(arrivals))}, which is in the future: this host's clock was, or is, wrong."
     if not begun:
@@ -116,17 +132,46 @@ def judge(account: Account, generations: list[Generation], now: float, ledger: d
     today = sum(1 for one in begun for at in one.snapshots if now - DAY < at)
     if today > FLOOD_PER_DAY:
         wrong["flood"] = f"{today} snapshots arrived within a day; a practice sends far fewer."
-    for old, new in zip(begun, begun[1:], strict=False):
-        if now - new.snapshots[0] > OVERLAP and new.size < SHRUNK * old.size:
-            wrong["shrunk"] = f"Repository {new.name} holds {mib(new.size)}, {old.name} before it held {mib(old.size)}."
-        if old.snapshots[-1] > new.snapshots[0] + OVERLAP:
-            wrong["past"] = f"Repository {old.name} is still written to, although {new.name} took its place {moment(new.snapshots[0])}."
+    doubted = unconfirmed(begun, now, ledger)
+    for what in sorted({one.what for one in doubted}):
+        wrong[what] = " ".join(one.text for one in doubted if one.what == what) + remedy(account)
     if dwindled := weeks(begun, now):
         wrong["dwindled"] = dwindled
     used = sum(one.size for one in generations)
     if used > FULL * account.quota:
         wrong["quota"] = f"{mib(used)} of {mib(account.quota)} are used: soon nothing more will be taken."
     return wrong
+
+
+def doubts(begun: list[Generation], now: float) -> list[Doubt]:
+    """What looks wrong about a repository and the next one. It does not pass: only a person can know that it is right."""
+    found = []
+    for old, new in zip(begun, begun[1:], strict=False):
+        # With when they began: a name that is used again is another repository.
+        pair = " ".join(f"{one.name}@{one.snapshots[0]:.0f}" for one in (old, new))
+        if now - new.snapshots[0] > OVERLAP and new.size < SHRUNK * old.size:
+            text = f"Repository {new.name} holds {mib(new.size)}, {old.name} before it held {mib(old.size)}."
+            found.append(Doubt("shrunk", pair, new.snapshots[0], text))
+        if old.snapshots[-1] > new.snapshots[0] + OVERLAP:
+            text = f"Repository {old.name} is still written to, although {new.name} took its place {moment(new.snapshots[0])}."
+            found.append(Doubt("past", pair, old.snapshots[-1], text))
+    return found
+
+
+def unconfirmed(begun: list[Generation], now: float, ledger: dict[str, Any]) -> list[Doubt]:
+    """Those that no person has looked at, or that something newer was added to since."""
+    confirmed = ledger.get("confirmed", {})
+    return [one for one in doubts(begun, now) if one.until > confirmed.get(one.key, 0)]
+
+
+def confirm(ledger: dict[str, Any], now: float) -> dict[str, Any]:
+    """The ledger of an account at which a person has looked: what the last look told is right, and nothing that came after it."""
+    return ledger | {"looked": now, "confirmed": ledger.get("confirmed", {}) | ledger.get("doubted", {})}
+
+
+def remedy(account: Account) -> str:
+    """How a person goes on who has looked, on the host; nobody else can."""
+    return f" If that is right: sudo python3 /usr/local/lib/cabinet/keeper.py --confirm {account.name}"
 
 
 def weeks(begun: list[Generation], now: float) -> str:
@@ -220,8 +265,12 @@ def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str
         ledger = json.loads(ledger_path.read_text())
     if ledger.get("recount"):
         ledger["recount"] = not counts_anew(account.name)
+    if confirmed:
+        syslog.syslog(syslog.LOG_NOTICE, f"{account.name}: a person confirms {', '.join(['the clock', *ledger.get('doubted', {})])}")
+        ledger = confirm(ledger, now)
     generations = read(repositories(account.name))
-    wrong = judge(account, generations, now, ledger | ({"looked": now} if confirmed else {}))
+    wrong = judge(account, generations, now, ledger)
+    ledger["doubted"] = {one.key: one.until for one in unconfirmed(whole(generations), now, ledger)}
     removed = [] if wrong else expired(account, generations, now)
     if removed:
         # Before anything goes: whatever breaks off from here on, the next look has the server count anew.

@@ -230,6 +230,73 @@ def test_a_person_confirms_the_clock(host: ModuleType) -> None:
     assert not old.exists()
 
 
+# The repositories, by when their snapshots arrived: the first of them is old enough to go.
+DOUBTED = {
+    "shrunk": {"2026-09": [60 + step for step in range(30, 0, -1)], "2026-11": [60, 45, 40, 0]},
+    "past": {"2026-09": [90, 60, 40], "2026-11": [60, 30, 0]},
+}
+
+
+@pytest.mark.parametrize("what", DOUBTED)
+def test_a_person_confirms_what_the_last_look_told(host: ModuleType, what: str) -> None:
+    """Each look tells it, with the way to go on; once a person has, what is old goes, and no later look tells it again."""
+    old, new = (store(host, name, *days) for name, days in DOUBTED[what].items())
+    for _ in range(2):
+        (text,) = (wrong := host.look(account(host), time.time())).values()
+        assert (set(wrong), old.exists()) == ({what}, True)
+    assert text.endswith(f"sudo python3 /usr/local/lib/cabinet/keeper.py --confirm {ACCOUNT}")
+    assert host.look(account(host), time.time(), confirmed=True) == {}
+    assert (old.exists(), new.exists(), restarts(host)) == (False, True, [RESTART])
+    assert host.look(account(host), time.time()) == {}
+
+
+def test_what_nobody_was_told_of_is_not_confirmed(host: ModuleType) -> None:
+    """Whoever confirms beforehand, or while something newer arrives, has not looked at it."""
+    old = store(host, "2026-09", 90, 60, 40)
+    store(host, "2026-11", 60, 30, 0)
+    assert set(host.look(account(host), time.time(), confirmed=True)) == {"past"}
+    store(host, "2026-09", 90, 60, 40, 39)
+    assert set(host.look(account(host), time.time(), confirmed=True)) == {"past"}
+    assert old.exists()
+    assert host.look(account(host), time.time(), confirmed=True) == {}
+    assert not old.exists()
+
+
+def test_an_old_repository_that_is_written_to_again_is_told_again(host: ModuleType) -> None:
+    """A person has confirmed what had arrived there until then, and nothing that comes later."""
+    store(host, "2026-09", 90, 60, 20)
+    store(host, "2026-11", 60, 30, 0)
+    host.look(account(host), time.time())
+    assert host.look(account(host), time.time(), confirmed=True) == {}
+    assert host.look(account(host), time.time()) == {}
+    old = store(host, "2026-09", 90, 60, 20, 0)
+    assert set(host.look(account(host), time.time())) == {"past"} and old.exists()
+
+
+def confirmed(host: ModuleType, kept: list[Any]) -> dict[str, Any]:
+    """The ledger after a look at these repositories, and a person's."""
+    return host.confirm(LOOKED | {"doubted": {one.key: one.until for one in host.doubts(kept, NOW)}}, NOW)
+
+
+def test_another_repository_that_shrinks_is_told(host: ModuleType) -> None:
+    """The next one, and one that has taken the name of a confirmed one which is gone."""
+    small = [generation(host, "2026-10", 90, 60), generation(host, "2026-11", 60, 30, 10 << 20)]
+    ledger = confirmed(host, small)
+    assert set(host.judge(account(host), [*small, generation(host, "2026-12", 30, 0, 10 << 20)], NOW, LOOKED)) == {"shrunk"}, "control"
+    assert host.judge(account(host), [*small, generation(host, "2026-12", 30, 0, 10 << 20)], NOW, ledger) == {}
+    assert set(host.judge(account(host), [*small, generation(host, "2026-12", 30, 0, 1 << 20)], NOW, ledger)) == {"shrunk"}
+    again = [generation(host, "2026-10", 40, 20), generation(host, "2026-11", 20, 0, 10 << 20)]
+    assert set(host.judge(account(host), again, NOW, ledger)) == {"shrunk"}
+
+
+def test_two_that_shrink_are_both_told(host: ModuleType) -> None:
+    """What a person confirms was said."""
+    kept = [generation(host, "2026-10", 90, 60), generation(host, "2026-11", 60, 30, 10 << 20), generation(host, "2026-12", 30, 0, 1 << 20)]
+    text = host.judge(account(host), kept, NOW, LOOKED)["shrunk"]
+    assert ("2026-11 holds" in text, "2026-12 holds" in text) == (True, True)
+    assert host.judge(account(host), kept, NOW, confirmed(host, kept)) == {}
+
+
 def test_a_lock_counts_for_nothing(host: ModuleType) -> None:
     """Whoever only locks has not sent anything."""
     store(host, "2026-11", 3, 2)
