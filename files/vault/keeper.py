@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import syslog
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -340,6 +341,17 @@ def write(path: Path, text: str) -> None:
     staged.rename(path)
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One run at a time: a look of the timer's would write its ledger over what a person confirms meanwhile."""
+    directory = os.open(LEDGERS, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
 def accounts() -> dict[str, Account]:
     """What the last deploy wrote down."""
     return {one["name"]: Account(**one) for one in json.loads(CONFIG.read_text())}
@@ -364,8 +376,9 @@ def main() -> int:
         print(f"{as_of(repositories(name) / generation, until, Path(into))} files had arrived by {moment(until)}")
         return 0
     syslog.openlog("cabinet-vault")
-    empty_trash()
-    wrong = {name: look(account, time.time(), confirmed=name == arguments.confirm) for name, account in known.items()}
+    with alone():
+        empty_trash()
+        wrong = {name: look(account, time.time(), confirmed=name == arguments.confirm) for name, account in known.items()}
     for name, troubles in wrong.items():
         print(f"{name}: {' '.join(troubles.values()) or 'as it should be'}")
     # What an earlier run of the service failed of did not stop this one.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -324,6 +327,20 @@ def test_as_of_leaves_out_what_came_later(host: ModuleType, tmp_path: Path) -> N
     found = sorted(str(path.relative_to(tmp_path / "then")) for path in (tmp_path / "then").rglob("*") if path.is_file())
     assert found == ["config", *(f"{kind}/{number:064x}" for kind in ("data/aa", "snapshots") for number in (0, 1))]
     assert (tmp_path / "then/config").samefile(repository / "config")
+
+
+def test_two_runs_do_not_look_at_once(host: ModuleType) -> None:
+    """The second waits for the first; what each writes down, the other one has read. Control: it goes on when the first has ended."""
+    host.CONFIG.write_text("[]")
+    places = f"k.LEDGERS, k.STORE, k.CONFIG = (k.Path(path) for path in {[str(host.LEDGERS), str(host.STORE), str(host.CONFIG)]})"
+    words = [sys.executable, "-B", "-c", f"import keeper as k\n{places}\nk.PRACTICE = '/nowhere'\nraise SystemExit(k.main())"]
+    first = os.open(host.LEDGERS, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    with subprocess.Popen(words, cwd=ROOT / "files/vault") as second:
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(1)
+        os.close(first)
+        assert second.wait(10) == 0
 
 
 CALLED_WRONGLY = {
