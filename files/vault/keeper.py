@@ -1,7 +1,7 @@
 """The off-site host keeps what practices send: it removes what is old enough, and nothing at all while something looks wrong.
 
 keeper.py                              looks at every account; the timer does this each hour. Exit code 3: something looks wrong
-keeper.py --confirm ACCOUNT            a person has looked: goes on from what is there now
+keeper.py --confirm ACCOUNT            a person has looked: the clock is right, and so is what the last look found of two repositories
 keeper.py --as-of ACCOUNT GENERATION TIME DIRECTORY
                                        the repository as it was at that moment, for restic on this host or after a copy
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import syslog
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ CONFIG = Path("/etc/cabinet/vault.json")
 STORE = Path("/srv/vault")
 LEDGERS = Path("/var/lib/cabinet-vault")
 PRACTICE = "/usr/local/bin/practice"
+SYSTEMCTL = "/usr/bin/systemctl"
 
 HOUR, DAY = 3600, 86400
 # This host looks each hour. What it finds three days later is another clock, or another disk: a person looks before anything is removed.
@@ -47,6 +49,8 @@ SHRUNK_WEEK = 0.1
 FULL = 0.85
 # While a new repository is begun, which takes its time on a slow line, the old one is still sent to.
 OVERLAP = 7 * DAY
+# Whatever else lies in a repository is an upload that broke off, or that rest-server refused: it leaves an empty file of each.
+WHOLE = re.compile("[0-9a-f]{64}|config")
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,21 @@ class Account:
     silence_hours: float
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """What looks wrong about two repositories, and the newest snapshot that makes it look so."""
+
+    what: str
+    pair: str
+    until: float
+    text: str
+
+    @property
+    def key(self) -> str:
+        """What a person confirms."""
+        return f"{self.what} {self.pair}"
+
+
 # ---- judging: no file is touched here -------------------------------------------------------------------------------
 
 
@@ -94,10 +113,13 @@ def judge(account: Account, generations: list[Generation], now: float, ledger: d
     """What looks wrong, in sentences. While anything does, nothing is removed."""
     wrong: dict[str, str] = {}
     begun = whole(generations)
+    if ledger.get("recount"):
+        wrong["recount"] = f"{server(account.name)} cannot be restarted, and until then refuses what there is room for again."
     looked = ledger.get("looked")
     arrivals = [at for one in generations for at, _ in one.files]
     if looked is not None and not -SLACK <= now - looked <= SILENT_SELF:
         wrong["clock"] = f"This host last looked {moment(looked)}, and its clock says {moment(now)}: it was off, or its clock is wrong."
+        wrong["clock"] += remedy(account)
     if arrivals and max(arrivals) > now + SLACK:
         wrong["future"] = f"Something arrived {moment(max(arrivals))}, which is in the future: this host's clock was, or is, wrong."
     if not begun:
@@ -111,17 +133,46 @@ def judge(account: Account, generations: list[Generation], now: float, ledger: d
     today = sum(1 for one in begun for at in one.snapshots if now - DAY < at)
     if today > FLOOD_PER_DAY:
         wrong["flood"] = f"{today} snapshots arrived within a day; a practice sends far fewer."
-    for old, new in zip(begun, begun[1:], strict=False):
-        if now - new.snapshots[0] > OVERLAP and new.size < SHRUNK * old.size:
-            wrong["shrunk"] = f"Repository {new.name} holds {mib(new.size)}, {old.name} before it held {mib(old.size)}."
-        if old.snapshots[-1] > new.snapshots[0] + OVERLAP:
-            wrong["past"] = f"Repository {old.name} is still written to, although {new.name} took its place {moment(new.snapshots[0])}."
+    doubted = unconfirmed(begun, now, ledger)
+    for what in sorted({one.what for one in doubted}):
+        wrong[what] = " ".join(one.text for one in doubted if one.what == what) + remedy(account)
     if dwindled := weeks(begun, now):
         wrong["dwindled"] = dwindled
     used = sum(one.size for one in generations)
     if used > FULL * account.quota:
         wrong["quota"] = f"{mib(used)} of {mib(account.quota)} are used: soon nothing more will be taken."
     return wrong
+
+
+def doubts(begun: list[Generation], now: float) -> list[Doubt]:
+    """What looks wrong about a repository and the next one. It does not pass: only a person can know that it is right."""
+    found = []
+    for old, new in zip(begun, begun[1:], strict=False):
+        # With when they began: a name that is used again is another repository.
+        pair = " ".join(f"{one.name}@{one.snapshots[0]:.0f}" for one in (old, new))
+        if now - new.snapshots[0] > OVERLAP and new.size < SHRUNK * old.size:
+            text = f"Repository {new.name} holds {mib(new.size)}, {old.name} before it held {mib(old.size)}."
+            found.append(Doubt("shrunk", pair, new.snapshots[0], text))
+        if old.snapshots[-1] > new.snapshots[0] + OVERLAP:
+            text = f"Repository {old.name} is still written to, although {new.name} took its place {moment(new.snapshots[0])}."
+            found.append(Doubt("past", pair, old.snapshots[-1], text))
+    return found
+
+
+def unconfirmed(begun: list[Generation], now: float, ledger: dict[str, Any]) -> list[Doubt]:
+    """Those that no person has looked at, or that something newer was added to since."""
+    confirmed = ledger.get("confirmed", {})
+    return [one for one in doubts(begun, now) if one.until > confirmed.get(one.key, 0)]
+
+
+def confirm(ledger: dict[str, Any], now: float) -> dict[str, Any]:
+    """The ledger of an account at which a person has looked: what the last look told is right, and nothing that came after it."""
+    return ledger | {"looked": now, "confirmed": ledger.get("confirmed", {}) | ledger.get("doubted", {})}
+
+
+def remedy(account: Account) -> str:
+    """How a person goes on who has looked, on the host; nobody else can."""
+    return f" If that is right: sudo python3 /usr/local/lib/cabinet/keeper.py --confirm {account.name}"
 
 
 def weeks(begun: list[Generation], now: float) -> str:
@@ -172,8 +223,8 @@ def read(directory: Path) -> list[Generation]:
         if path.is_dir() and not path.is_symlink():
             status = [(file, file.lstat()) for file in files(path)]
             arrived = tuple(sorted((one.st_mtime, one.st_size) for _, one in status))
-            snapshots = tuple(sorted(one.st_mtime for file, one in status if file.parent == path / "snapshots"))
-            found.append(Generation(path.name, snapshots, arrived))
+            named = [one.st_mtime for file, one in status if file.parent == path / "snapshots" and WHOLE.fullmatch(file.name)]
+            found.append(Generation(path.name, tuple(sorted(named)), arrived))
     return found
 
 
@@ -199,8 +250,7 @@ def as_of(repository: Path, until: float, into: Path) -> int:
         (into / kind).mkdir()
     count = 0
     for file in files(repository):
-        # Whatever else lies there is an upload that broke off.
-        if file.lstat().st_mtime <= until and re.fullmatch(r"[0-9a-f]{64}|config", file.name):
+        if file.lstat().st_mtime <= until and WHOLE.fullmatch(file.name):
             target = into / file.relative_to(repository)
             target.parent.mkdir(exist_ok=True)
             os.link(file, target, follow_symlinks=False)
@@ -214,13 +264,21 @@ def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str
     ledger: dict[str, Any] = {"since": now}
     with contextlib.suppress(FileNotFoundError):
         ledger = json.loads(ledger_path.read_text())
+    if ledger.get("recount"):
+        ledger["recount"] = not counts_anew(account.name)
+    if confirmed:
+        syslog.syslog(syslog.LOG_NOTICE, f"{account.name}: a person confirms {', '.join(['the clock', *ledger.get('doubted', {})])}")
+        ledger = confirm(ledger, now)
     generations = read(repositories(account.name))
-    wrong = judge(account, generations, now, ledger | ({"looked": now} if confirmed else {}))
-    removed = []
-    if not wrong:
-        for name in expired(account, generations, now):
+    wrong = judge(account, generations, now, ledger)
+    ledger["doubted"] = {one.key: one.until for one in unconfirmed(whole(generations), now, ledger)}
+    removed = [] if wrong else expired(account, generations, now)
+    if removed:
+        # Before anything goes: whatever breaks off from here on, the next look has the server count anew.
+        write(ledger_path, json.dumps(ledger | {"recount": True}, indent=1))
+        for name in removed:
             remove(repositories(account.name) / name)
-            removed.append(name)
+        ledger["recount"] = not counts_anew(account.name)
     tell(account.name, wrong, ledger.get("wrong", {}))
     for text in wrong.values():
         syslog.syslog(syslog.LOG_ALERT, f"{account.name}: {text} Nothing is removed until that is right.")
@@ -246,12 +304,34 @@ def ask(*words: str) -> None:
         subprocess.run([PRACTICE, *words], check=True, timeout=60, stdin=subprocess.DEVNULL)
 
 
+def server(account: str) -> str:
+    """What takes an account's copies, as roles/vault.py names it."""
+    return f"cabinet-vault-{account}.service"
+
+
+def counts_anew(account: str) -> bool:
+    """Restart the account's rest-server: against its quota it counts once, when it starts, and sees nothing go but by its own hand.
+
+    An upload is cut off by that; restic tries again. A server that does not run counts when it is started.
+    """
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        subprocess.run([SYSTEMCTL, "try-restart", server(account)], check=True, timeout=300, stdin=subprocess.DEVNULL)
+        return True
+    return False
+
+
 def remove(repository: Path) -> None:
     """Out of sight by one rename, then gone; what breaks off in between is finished by the next look."""
     trash = STORE / ".removed"
     trash.mkdir(mode=0o700, exist_ok=True)
     repository.rename(trash / f"{repository.parent.name}-{repository.name}-{time.time_ns()}")
-    shutil.rmtree(trash)
+    empty_trash()
+
+
+def empty_trash() -> None:
+    """What was put out of sight goes."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(STORE / ".removed")
 
 
 def write(path: Path, text: str) -> None:
@@ -261,25 +341,44 @@ def write(path: Path, text: str) -> None:
     staged.rename(path)
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One run at a time: a look of the timer's would write its ledger over what a person confirms meanwhile."""
+    directory = os.open(LEDGERS, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
 def accounts() -> dict[str, Account]:
     """What the last deploy wrote down."""
     return {one["name"]: Account(**one) for one in json.loads(CONFIG.read_text())}
 
 
 def main() -> int:
-    """Exit code 0: all is as it should be; 3: something looks wrong, and was told."""
+    """Exit code 0: all is as it should be; 2: called wrongly, and nothing was done; 3: something looks wrong, and was told."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--confirm", metavar="ACCOUNT")
     parser.add_argument("--as-of", nargs=4, metavar=("ACCOUNT", "GENERATION", "TIME", "DIRECTORY"))
     arguments = parser.parse_args()
     known = accounts()
+    for name in filter(None, (arguments.confirm, (arguments.as_of or [None])[0])):
+        if name not in known:
+            parser.error(f"no account is called {name}; there are: {', '.join(known) or 'none'}")
     if arguments.as_of:
         name, generation, when, into = arguments.as_of
+        there = [one.name for one in read(repositories(name))]
+        if generation not in there:
+            parser.error(f"{name} has no repository {generation}; there are: {', '.join(there) or 'none'}")
         until = datetime.fromisoformat(when).astimezone().timestamp()
         print(f"{as_of(repositories(name) / generation, until, Path(into))} files had arrived by {moment(until)}")
         return 0
     syslog.openlog("cabinet-vault")
-    wrong = {name: look(account, time.time(), confirmed=name == arguments.confirm) for name, account in known.items()}
+    with alone():
+        empty_trash()
+        wrong = {name: look(account, time.time(), confirmed=name == arguments.confirm) for name, account in known.items()}
     for name, troubles in wrong.items():
         print(f"{name}: {' '.join(troubles.values()) or 'as it should be'}")
     # What an earlier run of the service failed of did not stop this one.

@@ -230,3 +230,30 @@ def test_thousands_of_tiny_snapshots(scene: Scene) -> None:
         (scene.server.store / GENERATION / "snapshots" / hashlib.sha256(str(number).encode()).hexdigest()).write_text("tiny")
     assert set(scene.judged()) == {"flood"}
     assert scene.rescued() == []
+
+
+def test_what_the_keeper_removes_can_be_sent_again(tmp_path: Path) -> None:
+    """The server counts once, when it starts: until it is restarted, as the keeper asks, it refuses what the disk has room for."""
+    # It counts directories too: 256 of 4 KiB for each repository.
+    with rest_server(tmp_path, quota=32 << 20) as server:
+        host = keeper(tmp_path)
+        account = host.Account(ACCOUNT, keep_days=35, quota=32 << 20, silence_hours=2)
+
+        def sends(generation: str, kind: str, size: int) -> int:
+            blob = os.urandom(size)
+            return server.asked("POST", f"/{ACCOUNT}/{generation}/{kind}/{hashlib.sha256(blob).hexdigest()}", blob)
+
+        for generation, size, days in (("2026-09", 16 << 20, 60), (GENERATION, 8 << 20, 50)):
+            assert server.asked("POST", f"/{ACCOUNT}/{generation}/?create=true") == 200
+            assert [sends(generation, kind, size) for kind, size in (("data", size), ("snapshots", 100))] == [200, 200]
+            for file in host.files(server.store / generation):
+                os.utime(file, (time.time() - days * DAY,) * 2)
+        assert sends(GENERATION, "snapshots", 100) == 200, "control: one of today"
+        assert sends(GENERATION, "data", 12 << 20) == 507, "control: that is more than was agreed"
+        assert host.look(account, time.time()) == {}
+        assert [path.name for path in server.store.iterdir()] == [GENERATION], "control: the old one is gone"
+        assert sends(GENERATION, "data", 12 << 20) == 507, "control: it counts by itself, and needs no restart"
+        assert (tmp_path / "restarts").read_text() == f"try-restart cabinet-vault-{ACCOUNT}.service\n"
+        with server.away():
+            pass
+        assert sends(GENERATION, "data", 12 << 20) == 200

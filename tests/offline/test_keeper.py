@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kit.paths import ROOT
 from tests.restserver import ACCOUNT, keeper
 
 NOW = 1_800_000_000.0
@@ -145,6 +149,68 @@ def test_a_look_removes_what_is_old(host: ModuleType) -> None:
     assert json.loads((host.LEDGERS / f"{ACCOUNT}.json").read_text())["removed"] == ["2026-09"]
 
 
+def restarts(host: ModuleType) -> list[str]:
+    """What was asked of systemd."""
+    path = Path(host.SYSTEMCTL).with_name("restarts")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+RESTART = f"try-restart cabinet-vault-{ACCOUNT}.service"
+
+
+def test_the_server_counts_anew_after_a_removal(host: ModuleType) -> None:
+    """Once, and by the name that roles/vault.py gives it; a look that removes nothing disturbs nobody."""
+    store(host, "2026-09", 90, 60), store(host, "2026-11", 60, 40, 0)
+    assert host.look(account(host), time.time()) == {}
+    assert restarts(host) == [RESTART]
+    assert host.look(account(host), time.time()) == {}
+    assert restarts(host) == [RESTART]
+    assert 'f"cabinet-vault-{account.name}.service"' in (ROOT / "roles/vault.py").read_text()
+
+
+@pytest.mark.parametrize("cut", ["counts_anew", "remove"])
+def test_a_restart_is_not_forgotten(host: ModuleType, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power goes before the restart, or while something is removed: the next look makes up for it, whatever is wrong by then."""
+    old, done = store(host, "2026-09", 90, 60), getattr(host, cut)
+    store(host, "2026-11", 60, 40, 0)
+
+    def power_cut(of: Any) -> None:
+        """After the removal, and before all else."""
+        if cut == "remove":
+            done(of)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host, cut, power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            host.look(account(host), time.time())
+    assert (old.exists(), restarts(host)) == (False, [])
+    for _ in range(2):
+        assert set(host.look(account(host), time.time() + 3 * HOUR)) == {"silence"}
+        assert restarts(host) == [RESTART]
+
+
+def test_a_server_that_cannot_be_restarted_is_told_of(host: ModuleType) -> None:
+    """Each look tries first; while it cannot, that stands among what is wrong, and afterwards no longer."""
+    store(host, "2026-09", 90, 60), store(host, "2026-11", 60, 40, 0)
+    works = Path(host.SYSTEMCTL).read_text()
+    Path(host.SYSTEMCTL).write_text("#!/bin/sh\nexit 1\n")
+    assert host.look(account(host), time.time()) == {}, "the next look may still succeed"
+    assert set(host.look(account(host), time.time())) == {"recount"}
+    Path(host.SYSTEMCTL).write_text(works)
+    assert host.look(account(host), time.time()) == {}
+    assert restarts(host) == [RESTART]
+
+
+def test_what_breaks_off_while_it_is_removed_goes_with_the_next_run(host: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is out of sight already, and nothing else may ever be old enough to go."""
+    (host.STORE / ".removed/half").mkdir(parents=True)
+    host.CONFIG.write_text("[]")
+    monkeypatch.setattr("sys.argv", ["keeper.py"])
+    assert host.main() == 0
+    assert not (host.STORE / ".removed").exists()
+
+
 def test_a_look_removes_nothing_while_something_is_wrong(host: ModuleType) -> None:
     """The same repositories, but nothing has come for three hours; when it comes again, what is old goes."""
     old, new = store(host, "2026-09", 90, 60), store(host, "2026-11", 60, 40, 0.2)
@@ -167,11 +233,85 @@ def test_a_person_confirms_the_clock(host: ModuleType) -> None:
     assert not old.exists()
 
 
+# The repositories, by when their snapshots arrived: the first of them is old enough to go.
+DOUBTED = {
+    "shrunk": {"2026-09": [60 + step for step in range(30, 0, -1)], "2026-11": [60, 45, 40, 0]},
+    "past": {"2026-09": [90, 60, 40], "2026-11": [60, 30, 0]},
+}
+
+
+@pytest.mark.parametrize("what", DOUBTED)
+def test_a_person_confirms_what_the_last_look_told(host: ModuleType, what: str) -> None:
+    """Each look tells it, with the way to go on; once a person has, what is old goes, and no later look tells it again."""
+    old, new = (store(host, name, *days) for name, days in DOUBTED[what].items())
+    for _ in range(2):
+        (text,) = (wrong := host.look(account(host), time.time())).values()
+        assert (set(wrong), old.exists()) == ({what}, True)
+    assert text.endswith(f"sudo python3 /usr/local/lib/cabinet/keeper.py --confirm {ACCOUNT}")
+    assert host.look(account(host), time.time(), confirmed=True) == {}
+    assert (old.exists(), new.exists(), restarts(host)) == (False, True, [RESTART])
+    assert host.look(account(host), time.time()) == {}
+
+
+def test_what_nobody_was_told_of_is_not_confirmed(host: ModuleType) -> None:
+    """Whoever confirms beforehand, or while something newer arrives, has not looked at it."""
+    old = store(host, "2026-09", 90, 60, 40)
+    store(host, "2026-11", 60, 30, 0)
+    assert set(host.look(account(host), time.time(), confirmed=True)) == {"past"}
+    store(host, "2026-09", 90, 60, 40, 39)
+    assert set(host.look(account(host), time.time(), confirmed=True)) == {"past"}
+    assert old.exists()
+    assert host.look(account(host), time.time(), confirmed=True) == {}
+    assert not old.exists()
+
+
+def test_an_old_repository_that_is_written_to_again_is_told_again(host: ModuleType) -> None:
+    """A person has confirmed what had arrived there until then, and nothing that comes later."""
+    store(host, "2026-09", 90, 60, 20)
+    store(host, "2026-11", 60, 30, 0)
+    host.look(account(host), time.time())
+    assert host.look(account(host), time.time(), confirmed=True) == {}
+    assert host.look(account(host), time.time()) == {}
+    old = store(host, "2026-09", 90, 60, 20, 0)
+    assert set(host.look(account(host), time.time())) == {"past"} and old.exists()
+
+
+def confirmed(host: ModuleType, kept: list[Any]) -> dict[str, Any]:
+    """The ledger after a look at these repositories, and a person's."""
+    return host.confirm(LOOKED | {"doubted": {one.key: one.until for one in host.doubts(kept, NOW)}}, NOW)
+
+
+def test_another_repository_that_shrinks_is_told(host: ModuleType) -> None:
+    """The next one, and one that has taken the name of a confirmed one which is gone."""
+    small = [generation(host, "2026-10", 90, 60), generation(host, "2026-11", 60, 30, 10 << 20)]
+    ledger = confirmed(host, small)
+    assert set(host.judge(account(host), [*small, generation(host, "2026-12", 30, 0, 10 << 20)], NOW, LOOKED)) == {"shrunk"}, "control"
+    assert host.judge(account(host), [*small, generation(host, "2026-12", 30, 0, 10 << 20)], NOW, ledger) == {}
+    assert set(host.judge(account(host), [*small, generation(host, "2026-12", 30, 0, 1 << 20)], NOW, ledger)) == {"shrunk"}
+    again = [generation(host, "2026-10", 40, 20), generation(host, "2026-11", 20, 0, 10 << 20)]
+    assert set(host.judge(account(host), again, NOW, ledger)) == {"shrunk"}
+
+
+def test_two_that_shrink_are_both_told(host: ModuleType) -> None:
+    """What a person confirms was said."""
+    kept = [generation(host, "2026-10", 90, 60), generation(host, "2026-11", 60, 30, 10 << 20), generation(host, "2026-12", 30, 0, 1 << 20)]
+    text = host.judge(account(host), kept, NOW, LOOKED)["shrunk"]
+    assert ("2026-11 holds" in text, "2026-12 holds" in text) == (True, True)
+    assert host.judge(account(host), kept, NOW, confirmed(host, kept)) == {}
+
+
 def test_a_lock_counts_for_nothing(host: ModuleType) -> None:
     """Whoever only locks has not sent anything."""
     store(host, "2026-11", 3, 2)
     lock = host.repositories(ACCOUNT) / "2026-11/locks/now"
     lock.write_text("x")
+    assert set(host.look(account(host), time.time())) == {"silence"}
+
+
+def test_a_refused_upload_is_no_snapshot(host: ModuleType) -> None:
+    """rest-server leaves an empty file of what its quota refused; a practice that gets nothing through any more is silent."""
+    repository = store(host, "2026-11", 3, 2)
+    (repository / "snapshots" / f"{7:064x}.rest-server-temp821743299918408199").write_text("")
     assert set(host.look(account(host), time.time())) == {"silence"}
 
 
@@ -187,3 +327,43 @@ def test_as_of_leaves_out_what_came_later(host: ModuleType, tmp_path: Path) -> N
     found = sorted(str(path.relative_to(tmp_path / "then")) for path in (tmp_path / "then").rglob("*") if path.is_file())
     assert found == ["config", *(f"{kind}/{number:064x}" for kind in ("data/aa", "snapshots") for number in (0, 1))]
     assert (tmp_path / "then/config").samefile(repository / "config")
+
+
+def test_two_runs_do_not_look_at_once(host: ModuleType) -> None:
+    """The second waits for the first; what each writes down, the other one has read. Control: it goes on when the first has ended."""
+    host.CONFIG.write_text("[]")
+    places = f"k.LEDGERS, k.STORE, k.CONFIG = (k.Path(path) for path in {[str(host.LEDGERS), str(host.STORE), str(host.CONFIG)]})"
+    words = [sys.executable, "-B", "-c", f"import keeper as k\n{places}\nk.PRACTICE = '/nowhere'\nraise SystemExit(k.main())"]
+    first = os.open(host.LEDGERS, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    with subprocess.Popen(words, cwd=ROOT / "files/vault") as second:
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(1)
+        os.close(first)
+        assert second.wait(10) == 0
+
+
+CALLED_WRONGLY = {
+    "--confirm hadad": f"no account is called hadad; there are: {ACCOUNT}, benali",
+    "--as-of hadad 2026-11 2026-11-20 {into}": f"no account is called hadad; there are: {ACCOUNT}, benali",
+    f"--as-of {ACCOUNT} 2026-21 2026-11-20 {{into}}": f"{ACCOUNT} has no repository 2026-21; there are: 2026-11",
+    "--as-of benali 2026-11 2026-11-20 {into}": "benali has no repository 2026-11; there are: none",
+}
+
+
+@pytest.mark.parametrize("words", CALLED_WRONGLY)
+def test_a_name_that_is_none_is_refused(
+    host: ModuleType, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the names that there are, before anything is looked at or made."""
+    agreed = {"keep_days": 35, "quota": 1 << 30, "silence_hours": 2}
+    host.CONFIG.write_text(json.dumps([agreed | {"name": name} for name in (ACCOUNT, "benali")]))
+    store(host, "2026-11", 3, 2)
+    monkeypatch.setattr("sys.argv", ["keeper.py", *words.format(into=tmp_path / "then").split()])
+    with pytest.raises(SystemExit) as refused:
+        host.main()
+    assert (refused.value.code, CALLED_WRONGLY[words] in capsys.readouterr().err) == (2, True)
+    assert [path for path in (tmp_path / "then", *host.LEDGERS.iterdir()) if path.exists()] == []
+    monkeypatch.setattr("sys.argv", ["keeper.py", "--as-of", ACCOUNT, "2026-11", "2100-01-01", str(tmp_path / "then")])
+    assert host.main() == 0
+    assert capsys.readouterr().out.startswith("4 files"), "control: the right names"
