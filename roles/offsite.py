@@ -138,7 +138,7 @@ def units(clinic: Clinic) -> None:
     schedule = {
         "send": ("OFF-01", f"*:{minute:02}/15:{second:02}", "The copy outside the practice every 15 minutes"),
         "renew": ("OFF-07", f"*-*-* 02:{minute:02}:{second:02}", "A new repository outside the practice each month"),
-        "verify": ("OFF-07", f"Sat *-*-* 04:{minute:02}:{second:02}", "A part of the copy outside the practice read every week"),
+        "verify": ("OFF-07 OFF-09", f"Sat *-*-* 04:{minute:02}:{second:02}", "A part of the copy outside the practice read every week"),
         "drill": (
             "OFF-08",
             f"Sun *-01,04,07,10-{sunday:02}..{sunday + 6:02} 04:{minute:02}:{second:02}",
@@ -155,4 +155,4 @@ def units(clinic: Clinic) -> None:
             description=description,
             persistent=what != "send",
         )
-    kit.timers_run("OFF-01 OFF-07 OFF-08 let them run", TIMERS, (*TIMERS, "practice-offsite@send.service", DRILL))
+    kit.timers_run("OFF-01 OFF-07 OFF-08 OFF-09 let them run", TIMERS, (*TIMERS, "practice-offsite@send.service", DRILL))

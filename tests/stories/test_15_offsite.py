@@ -146,6 +146,7 @@ def test_the_host_outside_keeps_what_the_practice_sends(host: Host, clinic: Clin
         assert [destroyed(clinic, port, path) for path in snapshots] == [403] * len(snapshots)
         assert there.run(f"find {store} -type f -printf '%U %m %P %s %T@\\n' | sort") == kept, "something was changed"
         assert there.run("python3 -I /usr/local/lib/cabinet/keeper.py").strip() == f"{clinic.offsite.account}: as it should be"
+        counted_anew(there, clinic.offsite.account)
     finally:
         host.check_output(FORGET)
         deployment.run_role("vagrant", "offsite")
@@ -166,6 +167,15 @@ def doors(there: OffsiteHost) -> None:
         there.run(OUT.format(here=HERE, port=port))  # control: without the rules it does
         assert outside.reaches(4711), "control: without the rules it is reached"
         there.run("systemctl restart cabinet-firewall-base cabinet-firewall; systemctl stop odd")
+
+
+def counted_anew(there: OffsiteHost, account: str) -> None:
+    """The keeper's service, in its sandbox, restarts the server of an account from which it has removed something."""
+    ledger, which = f"/var/lib/cabinet-vault/{account}.json", f"systemctl show -P MainPID cabinet-vault-{account}.service"
+    began = there.run(which)
+    due = 's/^{/{"recount": true,/; s/"recount": false/"recount": true/'
+    there.run(f"sed -i '{due}' {ledger}; systemctl start cabinet-keeper.service")
+    assert there.run(which) not in (began, "0\n"), "it still counts what was removed"
 
 
 def destroyed(clinic: Clinic, port: int, path: str) -> int:
