@@ -120,6 +120,9 @@ def judge(alarms: Alarms, seen: dict[str, Any]) -> None:
         put(alarms, key, text, by="watch")
     for key in [key for key, alarm in alarms.items() if alarm["by"] == "watch" and key not in seen["troubles"]]:
         drop(alarms, key)
+    # Whoever raises it (practice-locked.service) cannot know when it is over.
+    if seen.get("volume") == "open":
+        drop(alarms, "volume-locked")
     # A unit's alarm goes when the unit has run again and ended well.
     failed = {key: key.removeprefix("unit:") for key in alarms if key.startswith("unit:")}
     states = units(*failed.values())

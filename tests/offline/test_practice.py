@@ -206,6 +206,17 @@ def test_alarms_stand_until_it_is_right_again(at_home: Path, monkeypatch: pytest
     assert set(alarm.standing()) == {"virus"}
 
 
+def test_it_is_over_when_the_volume_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What practice-locked.service raised stands while a timer's service tries in vain, and goes at the first look at an open volume."""
+    monkeypatch.setattr(alarm, "units", lambda *names: {name: {} for name in names})
+    alarms: dict[str, dict] = {}
+    alarm.put(alarms, "volume-locked", "The data volume is locked.", by="hand")
+    alarm.judge(alarms, {"troubles": {}, "volume": "closed"})
+    assert set(alarms) == {"volume-locked"}
+    alarm.judge(alarms, {"troubles": {}, "volume": "open"})
+    assert alarms == {}
+
+
 def test_alarms_survive_the_lock(at_home: Path) -> None:
     """Raised in memory while the volume is closed, kept on it once it is open, read from both meanwhile."""
     (at_home / "volume/secrets").rmdir()
