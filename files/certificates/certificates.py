@@ -79,6 +79,7 @@ def main(check: bool) -> int:
     config = json.loads(CONFIG.read_text())
     if subprocess.run(["systemctl", "--quiet", "is-active", "practice-data.target"], check=False).returncode:
         raise Refused("the encrypted volume is not open: keys are born on it and nowhere else; unlock it, then run this again")
+    believe_the_clock()
     if check:
         due = [name for name, leaf in config["leaves"].items() if not AUTHORITY.exists() or not KEY.exists() or wanting(name, leaf)]
         print("\n".join(due))
@@ -107,6 +108,26 @@ def main(check: bool) -> int:
     if wrong:
         raise Refused("; ".join(wrong))
     return 0
+
+
+def believe_the_clock() -> None:
+    """Raises Refused outside the authority's own time: what is signed then nobody accepts, and good certificates would be gone for it."""
+    if not AUTHORITY.exists():
+        return
+    authority = read(AUTHORITY)
+    says = f"this server's clock says {now():%d.%m.%Y %H:%M} UTC"
+    remedy = "set the clock (chronyc tracking, date --set), look at the mainboard's battery, then run this again"
+    if now() < authority.not_valid_before_utc:
+        raise Refused(
+            f"{says}, before the practice's authority was made ({authority.not_valid_before_utc:%d.%m.%Y}), so the clock is wrong; "
+            f"no certificate was changed: {remedy}"
+        )
+    if now() >= end(authority):
+        raise Refused(
+            f"{says}, and the practice's authority ended on {end(authority):%d.%m.%Y}; no certificate was changed. "
+            f"When the clock is wrong: {remedy}. When it is right: move {KEY} and {AUTHORITY} away to begin a new one, "
+            "and install it on every workstation"
+        )
 
 
 def the_authority(config: dict[str, Any]) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:

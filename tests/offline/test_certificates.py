@@ -141,6 +141,40 @@ def test_the_last_year_of_the_authority_is_announced(server: SimpleNamespace, mo
         server.run()
 
 
+@pytest.mark.parametrize(("days", "says"), [(-365, "before the practice's authority was made"), (3651, "authority ended on")])
+@pytest.mark.parametrize("lost", [False, True])
+def test_with_a_wrong_clock_nothing_is_signed(
+    server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, days: int, says: str, lost: bool
+) -> None:
+    """Good certificates stay, and not even a missing one is made; once the clock is right, there is nothing to do but to make that one."""
+    server.run()
+    if lost:
+        (server.tls / "web.pem").unlink()
+    before, today, calls = serials(server), server.module.now(), list(server.calls)
+    monkeypatch.setattr(server.module, "now", lambda: today + datetime.timedelta(days=days))
+    for check in (True, False):
+        with pytest.raises(server.module.Refused, match=rf"this server's clock says .*{says}.*set the clock"):
+            server.run(check=check)
+    assert serials(server) == before
+    assert [call for call in server.calls[len(calls) :] if "reload" in call] == []
+    monkeypatch.setattr(server.module, "now", lambda: today)
+    assert (server.run(check=True), server.run()) == (int(lost), 0)
+    after = serials(server)
+    assert [name for name in after if after[name] != before.get(name)] == ["web"] * lost
+
+
+def test_a_certificate_made_with_a_clock_that_was_ahead_is_made_anew(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the authority's own time the clock is believed."""
+    server.run()
+    before, today = serials(server), server.module.now()
+    monkeypatch.setattr(server.module, "now", lambda: today + datetime.timedelta(days=1000))
+    assert server.run() == 0
+    monkeypatch.setattr(server.module, "now", lambda: today)
+    assert (server.run(check=True), server.run(), server.run(check=True)) == (1, 0, 0)
+    assert [name for name, serial in serials(server).items() if before[name] == serial] == ["authority"]
+    assert [path.name for path in server.tls.glob("*.pem") if server.module.read(path).not_valid_before_utc > today] == []
+
+
 def test_no_key_is_born_beside_the_volume(server: SimpleNamespace) -> None:
     """While the volume is closed nothing is written."""
     server.closed.volume = 3

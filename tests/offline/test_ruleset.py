@@ -9,6 +9,7 @@ from kit.clinic import Clinic, load
 from kit.facts import AptArchives
 from kit.paths import ROOT
 from kit.register import load_claims
+from kit.render import rendered
 from kit.ruleset import Opening, Way, by_family, openings, rulesets, web_ways
 
 
@@ -113,3 +114,11 @@ Components: main
         "http://two.example/debian",
         "https://three.example/debian",
     ]
+
+
+def test_a_clock_without_a_battery_is_set_again() -> None:
+    """Every server is authenticated, so the first time has to be had with a clock by which no certificate is valid; that once alone."""
+    lines = rendered("firewall/chrony.conf.j2", ntp=["ptbtime1.ptb.de", "ptbtime2.ptb.de", "nts.netnod.se"]).splitlines()
+    servers = [line for line in lines if line.startswith("server ")]
+    assert (len(servers), [line for line in servers if not line.endswith(" nts")]) == (3, [])
+    assert sorted({"nocerttimecheck 1", "makestep 1 3", "minsources 2"} - set(lines)) == []
