@@ -149,9 +149,9 @@ def standing() -> Alarms:
 
 
 def kept(name: str) -> dict[str, dict[str, Any]]:
-    """What was written down, on the volume and in the time while it was closed."""
+    """What was written down, on the volume and in the time while it was closed: that is newer, and gone with the first change after."""
     found: dict[str, dict[str, Any]] = {}
-    for directory in (VOLATILE, LASTING):
+    for directory in (LASTING, VOLATILE):
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             found |= json.loads((directory / name).read_text())
     return found

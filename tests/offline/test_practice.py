@@ -220,6 +220,21 @@ def test_alarms_survive_the_lock(at_home: Path) -> None:
     assert not (at_home / "run/alarms.json").exists()
 
 
+def test_what_was_raised_while_locked_is_newer_than_the_volume(at_home: Path) -> None:
+    """An alarm that was reworded meanwhile keeps its new words once the volume is open."""
+    for text in ("on the volume", "while it was closed"):
+        with alarm.changing() as alarms:
+            alarm.put(alarms, "backup", text, by="hand")
+        if (at_home / "volume/secrets").exists():
+            (at_home / "volume").rename(at_home / "closed")
+            (at_home / "volume").mkdir()
+    (at_home / "volume").rmdir()
+    (at_home / "closed").rename(at_home / "volume")
+    with alarm.changing() as alarms:
+        assert alarms["backup"]["text"] == "while it was closed"
+    assert alarm.standing()["backup"]["text"] == "while it was closed" and not (at_home / "run/alarms.json").exists()
+
+
 def test_a_torn_alarm_file_is_no_reason_to_be_silent(at_home: Path) -> None:
     """Half a file is as none: the next look writes it anew."""
     (at_home / "volume/alarms.json").write_text('{"backup": {"te')
