@@ -23,6 +23,8 @@ SECRETS = LASTING / "secrets"  # only on the volume, so it tells whether LASTING
 BANNER = Path("/run/motd.d/cabinet")
 SEEN = VOLATILE / "status.json"
 SENDER = "practice-send.service"
+# A look that came to its end clears it.
+WATCH = "unit:practice-watch.service"
 # practice-send.path waits for it.
 UNSENT = VOLATILE / "unsent"
 
@@ -73,6 +75,10 @@ def check() -> dict[str, Any]:
         judge(alarms, seen)
     write(SEEN, json.dumps(seen))
     alive(len(alarms), time.time())
+    # While its service looks, it is neither active nor failed; where it has failed and a person looks, it is among the troubles.
+    if WATCH in standing() and WATCH not in seen["troubles"]:
+        with changing() as alarms:
+            drop(alarms, WATCH)
     return seen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib
 import json
@@ -204,6 +205,25 @@ def test_alarms_stand_until_it_is_right_again(at_home: Path, monkeypatch: pytest
     with alarm.changing() as alarms:
         alarm.judge(alarms, seen())
     assert set(alarm.standing()) == {"virus"}
+
+
+def test_a_look_that_came_to_its_end_clears_that_the_look_has_failed(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own service is still activating then; one that breaks off clears nothing, and one by hand nothing that still has failed."""
+    monkeypatch.setattr(alarm, "units", lambda *names: {name: {"ActiveState": "activating", "Result": "success"} for name in names})
+    with alarm.changing() as alarms:
+        alarm.put(alarms, "unit:practice-watch.service", "failed", by="hand")
+        alarm.put(alarms, "unit:a.service", "failed", by="hand")
+    for troubles, living in (({"unit:practice-watch.service": "failed"}, lambda *_: None), ({}, lambda *_: 1 / 0)):
+        monkeypatch.setattr(health, "look", lambda troubles=troubles: seen(**troubles))
+        monkeypatch.setattr(alarm, "alive", living)
+        with contextlib.suppress(ZeroDivisionError):
+            alarm.check()
+        with alarm.changing() as alarms:
+            assert "unit:practice-watch.service" in alarms
+            alarm.put(alarms, "unit:practice-watch.service", "failed", by="hand")
+    monkeypatch.setattr(alarm, "alive", lambda *_: None)
+    alarm.check()
+    assert set(alarm.standing()) == {"unit:a.service"}
 
 
 def test_alarms_survive_the_lock(at_home: Path) -> None:
