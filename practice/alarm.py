@@ -103,11 +103,14 @@ def alive(standing: int, now: float) -> None:
     The watch sends it, so that a server that no longer looks at itself is silent as well.
     """
     stamp = LASTING / "alive"
-    if not SECRETS.is_dir() or (stamp.exists() and now - stamp.stat().st_mtime < telling.DAY):
+    last = stamp.stat().st_mtime if stamp.exists() else 0.0
+    last = last if last <= now else 0.0  # the clock was ahead: as none
+    if not SECRETS.is_dir() or now - last < telling.DAY:
         return
-    new_week = not stamp.exists() or time.strftime("%G %V", time.localtime(stamp.stat().st_mtime)) != time.strftime("%G %V")
+    new_week = len({time.strftime("%G %V", time.localtime(at)) for at in (last, now)}) == 2
     send([telling.message(("alive", "", now), standing)], [to for to in outbox.receivers() if new_week or to == "webhook"], now)
     stamp.touch()
+    os.utime(stamp, (now, now))
 
 
 def send(messages: list[dict[str, str]], receivers: list[str], now: float) -> None:
