@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import practice
-from practice import alarm, beside, clusters, drilled, health, status, timeline
+from practice import alarm, beside, clusters, drilled, health, offsite, status, timeline
 from practice.__main__ import main
 from practice.server import Trouble
 
@@ -365,3 +365,30 @@ def test_a_quarter_without_a_drill_of_the_copy_outside_is_noticed(tmp_path: Path
     assert drilled.look(NOW + 3)[1]["drill-offsite"].endswith(": no room.")
     drilled.note(outside | {"at": NOW + 3})
     assert drilled.look(NOW + 4)[1] == {}
+
+
+@pytest.mark.parametrize(("ahead", "wrong"), [(-60, set()), (3000, set()), (400 * 86400, {"offsite", "offsite-verify"})])
+def test_what_was_sent_by_a_clock_that_was_ahead_counts_as_nothing(
+    ahead: float, wrong: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One kind is enough. Less than an hour ahead is no reason for an alarm: it is over before a copy is too old."""
+    for name, value in (("HOME", tmp_path), ("CONFIG", tmp_path / "offsite.json")):
+        monkeypatch.setattr(offsite, name, value)
+    offsite.CONFIG.write_text('{"max_age_minutes": 60}')
+    os.utime(offsite.CONFIG, (NOW - 30 * 86400, NOW - 30 * 86400))
+    for kind in offsite.KINDS:
+        offsite.remember(kind, {"at": NOW - 60})
+    offsite.remember("changes", {"at": NOW + ahead})
+    offsite.note(lambda state: state.update(verified=NOW + ahead))
+    assert set(offsite.look(NOW)[1]) == wrong
+
+
+def test_a_drill_of_a_clock_that_was_ahead_counts_as_none(tmp_path: Path) -> None:
+    """Neither when it is the only one, nor when it hides how long ago the last one was."""
+    asked = tmp_path / "practice.json"
+    asked.touch()
+    os.utime(asked, (NOW - 10 * 86400, NOW - 10 * 86400))
+    ahead = DRILL | {"at": NOW + 400 * 86400}
+    assert drilled.overdue([DRILL | {"at": NOW + 3000}], asked, 3, NOW) == ""
+    assert drilled.overdue([ahead], asked, 3, NOW) == f"since {drilled.moment(NOW - 10 * 86400)}"
+    assert drilled.overdue([DRILL | {"at": NOW - 5 * 86400}, ahead], asked, 3, NOW) == f"since {drilled.moment(NOW - 5 * 86400)}"
