@@ -23,6 +23,8 @@ SECRETS = LASTING / "secrets"  # only on the volume, so it tells whether LASTING
 BANNER = Path("/run/motd.d/cabinet")
 SEEN = VOLATILE / "status.json"
 SENDER = "practice-send.service"
+# A look that came to its end clears it.
+WATCH = "unit:practice-watch.service"
 # practice-send.path waits for it.
 UNSENT = VOLATILE / "unsent"
 
@@ -73,6 +75,10 @@ def check() -> dict[str, Any]:
         judge(alarms, seen)
     write(SEEN, json.dumps(seen))
     alive(len(alarms), time.time())
+    # While its service looks, it is neither active nor failed; where it has failed and a person looks, it is among the troubles.
+    if WATCH in standing() and WATCH not in seen["troubles"]:
+        with changing() as alarms:
+            drop(alarms, WATCH)
     return seen
 
 
@@ -97,11 +103,14 @@ def alive(standing: int, now: float) -> None:
     The watch sends it, so that a server that no longer looks at itself is silent as well.
     """
     stamp = LASTING / "alive"
-    if not SECRETS.is_dir() or (stamp.exists() and now - stamp.stat().st_mtime < telling.DAY):
+    last = stamp.stat().st_mtime if stamp.exists() else 0.0
+    last = last if last <= now else 0.0  # the clock was ahead: as none
+    if not SECRETS.is_dir() or now - last < telling.DAY:
         return
-    new_week = not stamp.exists() or time.strftime("%G %V", time.localtime(stamp.stat().st_mtime)) != time.strftime("%G %V")
+    new_week = len({time.strftime("%G %V", time.localtime(at)) for at in (last, now)}) == 2
     send([telling.message(("alive", "", now), standing)], [to for to in outbox.receivers() if new_week or to == "webhook"], now)
     stamp.touch()
+    os.utime(stamp, (now, now))
 
 
 def send(messages: list[dict[str, str]], receivers: list[str], now: float) -> None:
@@ -152,9 +161,9 @@ def standing() -> Alarms:
 
 
 def kept(name: str) -> dict[str, dict[str, Any]]:
-    """What was written down, on the volume and in the time while it was closed."""
+    """What was written down, on the volume and in the time while it was closed: that is newer, and gone with the first change after."""
     found: dict[str, dict[str, Any]] = {}
-    for directory in (VOLATILE, LASTING):
+    for directory in (LASTING, VOLATILE):
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             found |= json.loads((directory / name).read_text())
     return found

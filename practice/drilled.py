@@ -67,7 +67,7 @@ def look(now: float) -> tuple[list[Drill], dict[str, str]]:
 
 def overdue(drills: list[Drill], asked: Path, days: int, now: float) -> str:
     """Since when none has succeeded, and why the newest has not; nothing while that is not long ago."""
-    well = [drill["at"] for drill in drills if drill["ok"]]
+    well = [drill["at"] for drill in drills if drill["ok"] and notes.believed(drill["at"], now)]
     since = well[-1] if well else asked.stat().st_mtime
     if now - since <= days * 86400:
         return ""

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -100,8 +101,9 @@ def serve(name: str) -> int:
 
     try:
         medium.plugged_in(name)
-    except Trouble as trouble:
-        print(f"practice media: {trouble}", file=sys.stderr)
+    except (Trouble, medium.Ended) as why:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # may still come: the unit takes an end by it for a good one
+        print(f"practice media: {why}", file=sys.stderr)
         return NOTED
     return 0
 

@@ -163,8 +163,6 @@ def plugged_in(name: str) -> None:
         media.note(uuid, error={"at": now, "why": UNFINISHED})
         try:
             sent = write(path, medium.get("sent", {}), now)
-        except Ended:
-            raise Trouble(UNFINISHED) from None
         except Trouble as trouble:
             if not os.path.exists(path):
                 raise Trouble(UNFINISHED) from None
@@ -307,7 +305,7 @@ def mounted(*options: str) -> Iterator[None]:
 
 def ended(*_: object) -> None:
     """SIGTERM: systemd ends the service when the device is gone, and when the server goes down."""
-    raise Ended
+    raise Ended(UNFINISHED)
 
 
 def say(weekday: str, other: str | None) -> None:

@@ -93,7 +93,7 @@ def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
             f"The two disks of the mirror differ in {found['differ']} sectors ({moment(found['at'])}): one of them returns what was not "
             "written. Which one, the kernel's log may tell: journalctl -k -g 'I/O error'. Try the backups: sudo practice drill"
         )
-    elif now - (found.get("at") or CONFIG.stat().st_mtime) > DAYS * 86400:
+    elif now - (notes.believed(found.get("at"), now) or CONFIG.stat().st_mtime) > DAYS * 86400:
         wrong["mirror-differs"] = f"The two disks of the mirror were not compared for {DAYS} days: sudo practice mirror --compare"
     return seen, wrong
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 Notes = dict[str, Any]
+# What is noted further ahead of now was noted by a clock that was.
+AHEAD = 3600
 
 
 def read(path: Path) -> Notes:
@@ -18,6 +20,11 @@ def read(path: Path) -> Notes:
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
         return json.loads(path.read_text())
     return {}
+
+
+def believed(at: float | None, now: float) -> float:
+    """When something was done that is noted; 0 when it was not, or lies ahead: its age would be negative, and never too much."""
+    return at if at and at <= now + AHEAD else 0.0
 
 
 def change(path: Path, how: Callable[[Notes], None]) -> None:

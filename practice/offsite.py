@@ -109,7 +109,7 @@ def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
     settings, state, asked = json.loads(CONFIG.read_text()), kept(), CONFIG.stat().st_mtime
     sent, errors = state.get("sent", {}), state.get("errors", {})
     # All are needed to begin anew elsewhere; so the oldest counts. Before the first, time runs since it was asked for.
-    newest = min(sent.get(kind, {}).get("at", 0.0) for kind in KINDS)
+    newest = min(notes.believed(sent.get(kind, {}).get("at"), now) for kind in KINDS)
     verified, generation = state.get("verified"), state.get("generation")
     seen = {
         "newest": newest or None,
@@ -124,7 +124,7 @@ def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
     if minutes > settings["max_age_minutes"]:
         how_old = f"is {minutes:.0f} minutes old" if newest else f"does not exist, {minutes:.0f} minutes after it was asked for"
         wrong["offsite"] = because(f"The copy outside the practice {how_old}", errors.get("send"))
-    if now - max(verified or 0, asked) > VERIFIED_DAYS * 86400:
+    if now - max(notes.believed(verified, now), asked) > VERIFIED_DAYS * 86400:
         wrong["offsite-verify"] = because(f"The copy outside the practice was not read for {VERIFIED_DAYS} days", errors.get("verify"))
     elif "verify" in errors:
         wrong["offsite-verify"] = because("The copy outside the practice could not be read to its end", errors["verify"])

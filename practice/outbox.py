@@ -99,6 +99,9 @@ def hand_on(messages: list[Message], deliver: Callable[[str, Message], None], no
 
     What has failed least goes first: a message that is refused for ever does not stand in the way of the others.
     """
+    for message in messages:
+        if message["at"] > now or message["due"] > now + LATEST:  # the clock was ahead
+            message.update(at=min(message["at"], now), due=now)
     for receiver in sorted({receiver for message in messages if message["due"] <= now for receiver in message["to"]}):
         for message in sorted((each for each in messages if receiver in each["to"]), key=lambda each: (each["tries"], each["at"])):
             try:
@@ -127,7 +130,7 @@ def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
     everybody, messages = receivers(), waiting()
     reasons = {reason for message in messages for reason in message["refused"].values()}
     seen = {"receivers": len(everybody), "waiting": len(messages), "reasons": sorted(reasons)}
-    if any(now - message["at"] > PATIENCE for message in messages):
+    if any(abs(now - message["at"]) > PATIENCE for message in messages):  # far ahead: the clock was, and nothing has tried since
         who = sorted({receiver for message in messages for receiver in message["to"]})
         return seen, {"unsent": f"Alarms do not reach {', '.join(who)}: {'; '.join(sorted(reasons)) or 'nothing tries to send them'}."}
     return seen, {}

@@ -75,12 +75,12 @@ def due(alarms: dict[str, Any], told: dict[str, Any], now: float) -> list[Said]:
     say: list[Said] = []
     for key in sorted({*alarms, *told}):
         known = told.setdefault(key, {"open": False, "raised": [], "last": 0, "since": now})
-        known["raised"] = [at for at in known["raised"] if now - at < DAY]
+        known["raised"] = [at for at in known["raised"] if 0 <= now - at < DAY]  # ahead of now: the clock was, and it counts as none
         if key in alarms and not known["open"]:
             known["raised"].append(now)
             known |= {"open": True, "last": now, "since": alarms[key]["since"]}
             say.append(("raised", key, known["since"]))
-        elif key in alarms and now - known["last"] >= DAY:
+        elif key in alarms and not 0 <= now - known["last"] < DAY:
             known["last"] = now
             say.append(("still", key, known["since"]))
         elif key not in alarms and known["open"] and len(known["raised"]) < OFTEN:

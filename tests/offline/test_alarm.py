@@ -45,6 +45,13 @@ def test_what_comes_and_goes_is_no_flood() -> None:
     assert [word for word in over_time(*flaps, *((1 + hour / 24, True) for hour in range(24))) if word][3:] == ["still"]
 
 
+def test_what_a_clock_that_was_ahead_has_told_silences_nothing() -> None:
+    """Told twice while it was ahead: it is told as standing, and as over, by the clock that is right."""
+    flaps = [(7, True), (7.01, False), (7.02, True)]
+    assert over_time(*flaps, (0, True), (0.5, True), (1, True))[3:] == ["still", "", "still"]
+    assert over_time(*flaps, (0, False))[3:] == ["over"]
+
+
 def test_what_was_told_is_forgotten_in_the_end() -> None:
     """The list does not grow with each alarm that ever was."""
     told: dict[str, Any] = {}
@@ -133,6 +140,19 @@ def test_what_is_not_taken_waits_for_that_one_alone(places: Path) -> None:
     assert [outbox.pause(tries) for tries in (1, 2, 3, 4, 5, 60)] == [300, 600, 1200, 2400, 3600, 3600]
     outbox.hand_on(outbox.waiting(), refuse()[1], NOW + 900)
     assert outbox.waiting() == [] and list(places.glob("*/outbox/*")) == []
+
+
+@pytest.mark.parametrize("ahead", [0, 600, 400 * DAY])
+def test_a_message_of_a_clock_that_was_ahead_goes_now(places: Path, ahead: float) -> None:
+    """Tried at once, and its patience runs from then; also when it was refused while the clock was ahead."""
+    outbox.put(places / "volume", {"subject": "1"}, ["webhook"], NOW + ahead)
+    assert set(outbox.look(NOW)[1]) == ({"unsent"} if ahead > outbox.PATIENCE else set()), "nothing may ever have tried"
+    tried, deliver = refuse("webhook")
+    outbox.hand_on(outbox.waiting(), deliver, NOW)
+    assert [(each["at"], each["due"], each["tries"]) for each in outbox.waiting()] == [(NOW, NOW + 300, 1)]
+    outbox.keep(outbox.waiting()[0] | {"due": NOW + DAY})
+    outbox.hand_on(outbox.waiting(), deliver, NOW + 1)
+    assert len(tried) == 2 and set(outbox.look(NOW + 3601)[1]) == {"unsent"}
 
 
 def test_what_is_refused_for_ever_stands_in_nobodys_way(places: Path) -> None:
@@ -228,6 +248,15 @@ def test_a_sign_of_life_each_day_and_each_week(at_home: Path) -> None:
     alarm.alive(2, monday + 2 * DAY)
     assert [message["to"] for message in outbox.waiting()] == [["webhook"]]
     assert "2 alarms" in outbox.waiting()[0]["text"]
+
+
+def test_a_sign_of_life_of_a_clock_that_was_ahead_is_none(at_home: Path) -> None:
+    """Else the server is silent for as long as it was ahead."""
+    (at_home / "volume/alive").touch()
+    os.utime(at_home / "volume/alive", (NOW + 600, NOW + 600))
+    alarm.alive(0, NOW)
+    assert [message["to"] for message in outbox.waiting()] == [outbox.receivers()]
+    assert (at_home / "volume/alive").stat().st_mtime == NOW
 
 
 def test_a_test_says_who_took_it(at_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

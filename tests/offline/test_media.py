@@ -7,11 +7,14 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from practice import media, medium, telling
+from kit.paths import ROOT
+from practice import media, medium, notes, telling
 from practice.server import Trouble
 
 # Wednesday, noon.
@@ -108,3 +111,28 @@ def test_what_does_not_come_back_as_it_was_is_noticed(tmp_path: Path, monkeypatc
     pack.write_bytes(b"whOle")
     with pytest.raises(Trouble, match="do not use this medium any more"):
         medium.read_back({pack})
+
+
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    """What the service does with signals stays in its test."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("moment", ["only_one", "note", "write"])
+def test_pulled_out_at_any_moment_no_service_has_failed(moment: str, sigterm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it waits for another medium, and while it notes something; before it can tell, the unit does."""
+    written("monday", 2)
+
+    def pulled_out(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(medium, "run", lambda *argv: "uuid-monday\n")
+    monkeypatch.setattr(media if moment == "note" else medium, moment, pulled_out)
+    assert media.serve("sdb") == media.NOTED
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert ("error" in notes.read(media.REGISTRY)["media"]["uuid-monday"]) == (moment == "write")
+    unit = (ROOT / "files/media/practice-media@.service").read_text()
+    assert f"\nSuccessExitStatus={media.NOTED} SIGTERM\n" in unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib
 import json
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import practice
-from practice import alarm, beside, clusters, drilled, health, status, timeline
+from practice import alarm, beside, clusters, drilled, health, offsite, status, timeline
 from practice.__main__ import main
 from practice.server import Trouble
 
@@ -217,6 +218,25 @@ def test_it_is_over_when_the_volume_is_open(monkeypatch: pytest.MonkeyPatch) -> 
     assert alarms == {}
 
 
+def test_a_look_that_came_to_its_end_clears_that_the_look_has_failed(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own service is still activating then; one that breaks off clears nothing, and one by hand nothing that still has failed."""
+    monkeypatch.setattr(alarm, "units", lambda *names: {name: {"ActiveState": "activating", "Result": "success"} for name in names})
+    with alarm.changing() as alarms:
+        alarm.put(alarms, "unit:practice-watch.service", "failed", by="hand")
+        alarm.put(alarms, "unit:a.service", "failed", by="hand")
+    for troubles, living in (({"unit:practice-watch.service": "failed"}, lambda *_: None), ({}, lambda *_: 1 / 0)):
+        monkeypatch.setattr(health, "look", lambda troubles=troubles: seen(**troubles))
+        monkeypatch.setattr(alarm, "alive", living)
+        with contextlib.suppress(ZeroDivisionError):
+            alarm.check()
+        with alarm.changing() as alarms:
+            assert "unit:practice-watch.service" in alarms
+            alarm.put(alarms, "unit:practice-watch.service", "failed", by="hand")
+    monkeypatch.setattr(alarm, "alive", lambda *_: None)
+    alarm.check()
+    assert set(alarm.standing()) == {"unit:a.service"}
+
+
 def test_alarms_survive_the_lock(at_home: Path) -> None:
     """Raised in memory while the volume is closed, kept on it once it is open, read from both meanwhile."""
     (at_home / "volume/secrets").rmdir()
@@ -229,6 +249,21 @@ def test_alarms_survive_the_lock(at_home: Path) -> None:
         assert set(alarms) == {"locked", "virus"}
     assert set(json.loads((at_home / "volume/alarms.json").read_text())) == {"locked", "virus"}
     assert not (at_home / "run/alarms.json").exists()
+
+
+def test_what_was_raised_while_locked_is_newer_than_the_volume(at_home: Path) -> None:
+    """An alarm that was reworded meanwhile keeps its new words once the volume is open."""
+    for text in ("on the volume", "while it was closed"):
+        with alarm.changing() as alarms:
+            alarm.put(alarms, "backup", text, by="hand")
+        if (at_home / "volume/secrets").exists():
+            (at_home / "volume").rename(at_home / "closed")
+            (at_home / "volume").mkdir()
+    (at_home / "volume").rmdir()
+    (at_home / "closed").rename(at_home / "volume")
+    with alarm.changing() as alarms:
+        assert alarms["backup"]["text"] == "while it was closed"
+    assert alarm.standing()["backup"]["text"] == "while it was closed" and not (at_home / "run/alarms.json").exists()
 
 
 def test_a_torn_alarm_file_is_no_reason_to_be_silent(at_home: Path) -> None:
@@ -341,3 +376,30 @@ def test_a_quarter_without_a_drill_of_the_copy_outside_is_noticed(tmp_path: Path
     assert drilled.look(NOW + 3)[1]["drill-offsite"].endswith(": no room.")
     drilled.note(outside | {"at": NOW + 3})
     assert drilled.look(NOW + 4)[1] == {}
+
+
+@pytest.mark.parametrize(("ahead", "wrong"), [(-60, set()), (3000, set()), (400 * 86400, {"offsite", "offsite-verify"})])
+def test_what_was_sent_by_a_clock_that_was_ahead_counts_as_nothing(
+    ahead: float, wrong: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One kind is enough. Less than an hour ahead is no reason for an alarm: it is over before a copy is too old."""
+    for name, value in (("HOME", tmp_path), ("CONFIG", tmp_path / "offsite.json")):
+        monkeypatch.setattr(offsite, name, value)
+    offsite.CONFIG.write_text('{"max_age_minutes": 60}')
+    os.utime(offsite.CONFIG, (NOW - 30 * 86400, NOW - 30 * 86400))
+    for kind in offsite.KINDS:
+        offsite.remember(kind, {"at": NOW - 60})
+    offsite.remember("changes", {"at": NOW + ahead})
+    offsite.note(lambda state: state.update(verified=NOW + ahead))
+    assert set(offsite.look(NOW)[1]) == wrong
+
+
+def test_a_drill_of_a_clock_that_was_ahead_counts_as_none(tmp_path: Path) -> None:
+    """Neither when it is the only one, nor when it hides how long ago the last one was."""
+    asked = tmp_path / "practice.json"
+    asked.touch()
+    os.utime(asked, (NOW - 10 * 86400, NOW - 10 * 86400))
+    ahead = DRILL | {"at": NOW + 400 * 86400}
+    assert drilled.overdue([DRILL | {"at": NOW + 3000}], asked, 3, NOW) == ""
+    assert drilled.overdue([ahead], asked, 3, NOW) == f"since {drilled.moment(NOW - 10 * 86400)}"
+    assert drilled.overdue([DRILL | {"at": NOW - 5 * 86400}, ahead], asked, 3, NOW) == f"since {drilled.moment(NOW - 5 * 86400)}"
