@@ -52,6 +52,8 @@ def send(now: float) -> None:
     try:
         for kind, copy in copies(engine, state["sent"], now):
             remember(kind, copy)
+        if state.get("removable"):  # whoever keeps it may have mended that
+            ask_whether_removable(state["generation"])
     except Missing:
         # Whoever keeps it has lost it. That is an alarm, and no reason to be without a copy.
         note(lambda state: state.update(generation="", lost=now))
@@ -67,7 +69,8 @@ def renew(now: float) -> None:
         name, engine = begun(month)
         sent = dict(copies(engine, {}, now))
         hint = engine.key()
-        note(lambda state: state.update(generation=name, hint=hint, sent=sent, removable=removable(name)))
+        note(lambda state: state.update(generation=name, hint=hint, sent=sent))
+        ask_whether_removable(name)
 
 
 def begun(month: str) -> tuple[str, Restic]:
@@ -110,10 +113,16 @@ def verify(now: float) -> None:
     """A quarter of what lies there is read and compared, another one each week; could it be removed from here? Raises Trouble."""
     state = kept()
     if state.get("generation"):
-        engine, loose = opened(state["generation"], state.get("hint", "")), removable(state["generation"])
-        note(lambda state: state.update(removable=loose))
+        engine = opened(state["generation"], state.get("hint", ""))
+        ask_whether_removable(state["generation"])
         engine.verify(quarter(now))
         note(lambda state: state.update(verified=now))
+
+
+def ask_whether_removable(generation: str) -> None:
+    """Note it, for the watch. Raises Trouble."""
+    loose = removable(generation)
+    note(lambda state: state.update(removable=loose))
 
 
 def removable(generation: str) -> bool:
