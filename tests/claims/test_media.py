@@ -15,9 +15,13 @@ import pytest
 from testinfra.host import Host
 
 from kit.clinic import Clinic
+from kit.neighbour import Neighbour
+from kit.vm import Machine
 from roles.media import CONFIG, PASSWORD, REGISTRY, RULE, SERVICE, SYSTEMD
 from tests.claim import claim
+from tests.claims.test_alarm import QUIET
 from tests.claims.test_backup import alarms, eventually
+from tests.postbox import postbox
 
 PATIENT = "Nadia Bouzid, hepatitis"
 DRIVER = "/sys/bus/pseudo/drivers/scsi_debug"
@@ -25,6 +29,8 @@ KINDS = {"database", "changes", "documents", "configuration", "system"}
 # By itself udev looks at its rules every three seconds at most.
 AT_ONCE = "udevadm control --reload"
 CLOSED = "[ ! -e /dev/mapper/cabinet-media ]"
+# How the subject of the mail ends that says it.
+WRITTEN = "is written and read back."
 
 
 @dataclass
@@ -112,18 +118,25 @@ def nothing_looks(host: Host) -> None:
 
 
 @claim("MED-01", broken_by=nothing_looks, symptom="nothing was written")
-def test_what_is_plugged_in_is_written_and_can_be_taken_out(host: Host, stick: Stick) -> None:
-    """It is closed again, and the server says so. All is there, as it was; without the password no word of it is."""
-    before = len(stick.noted()["copies"])
-    host.check_output(f"echo {shlex.quote(PATIENT)} >/srv/probe")
+def test_what_is_plugged_in_is_written_and_can_be_taken_out(
+    host: Host, vm: Machine, inside: Neighbour, clinic: Clinic, stick: Stick
+) -> None:
+    """It is closed again, and the server says so, writes so, and beeps. All is there; without the password no word of it is."""
+    before, beeps = len(stick.noted()["copies"]), vm.serial_log().count("\a")
+    host.check_output(f"{QUIET}; echo {shlex.quote(PATIENT)} >/srv/probe")
     try:
-        stick.pull()
-        stick.plug()
-        stick.looked_at()
+        with postbox(inside) as box:
+            stick.pull()
+            stick.plug()
+            stick.looked_at()
+            medium = stick.noted()
+            assert len(medium["copies"]) == before + 1 and "error" not in medium, f"nothing was written: {medium}"
+            told = box.wait("mail", len(clinic.alarm.mail.to), subject=WRITTEN)
     finally:
         host.check_output("rm /srv/probe")
-    medium = stick.noted()
-    assert len(medium["copies"]) == before + 1 and "error" not in medium, f"nothing was written: {medium}"
+    assert sorted(to for mail in told for to in mail["to"]) == sorted(clinic.alarm.mail.to), "no mail says that it can be taken out"
+    assert {mail["headers"]["Subject"].rpartition("] ")[2] for mail in told} == {f"done: The medium of {medium['weekday']} {WRITTEN}"}
+    assert vm.serial_log().count("\a") > beeps, "the console did not beep"
     assert "you can take out the medium" in host.run("practice media").stdout and host.run(CLOSED).rc == 0
     snapshots, document = stick.asked("snapshots --json", "dump latest --tag documents /srv/probe")
     assert {snapshot["tags"][0] for snapshot in json.loads(snapshots)} == KINDS
