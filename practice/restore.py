@@ -127,7 +127,9 @@ def begun(work: journal.Work) -> str:
     journal.write(work)
     if work["name"]:
         part.database(work)
-        return f"{overwritten(work)} is what it was {goal(work)}. To return: practice restore --back {part.aside(work)}"
+        before = part.aside(work)
+        way = f"To return: practice restore --back {before}" if before in part.kept() else "There was none by that name, so none is kept."
+        return f"{overwritten(work)} is what it was {goal(work)}. {way}"
     whole.carried_out(work)
     return f"{overwritten(work)} is what it was {goal(work)}. To return: practice restore --back main.before-{work['id']}"
 

@@ -234,7 +234,8 @@ def test_a_database_that_is_gone_comes_back(server: Server, moment: str) -> None
     server.sql("DROP DATABASE practice")
     cut(server, moment, "after the exchange", *ONE)
     assert server.practice("restore", "--cancel").returncode == 1, "the only one there is was said not to be there"
-    server.out("/usr/local/bin/practice restore --resume --yes")
+    said = server.out("/usr/local/bin/practice restore --resume --yes")
+    assert "none is kept" in said and "--back" not in said, said
     assert notes(server) == "first" and server.said("restore")["kept"] == []
 
 
