@@ -95,3 +95,4 @@ def test_a_timer_waits_for_the_volume_as_its_service_does(units: dict[str, list[
     waits = {timer: waiting <= set(units[timer]) for timer in timers}
     assert len(waits) > 10 and set(waits.values()) == {True, False}, "control: of both kinds there are some"
     assert waits == {timer: bool(needing & set(service(timer))) for timer in timers}
+    assert "After=practice-locked.service" in units["practice-alarm@.service"], "it asks before it is said that the volume is locked"
