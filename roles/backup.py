@@ -157,6 +157,8 @@ def archiving() -> None:
     """Every finished WAL segment goes to the repository; PostgreSQL itself is asked whether it does so."""
     for script in ("pgbackrest-archive-push", "pgbackrest-verify"):
         kit.config_file(name=f"BAK-06 {script}", dest=f"{SCRIPTS}/{script}", src=f"backup/{script}", check="sh -n {}", mode="755")
+    unit = "practice-archiving.target"
+    kit.config_file(name="BAK-06 keep the disk until the database has ended", dest=f"{SYSTEMD}/{unit}", src=f"backup/{unit}")
     kit.config_file(
         name="BAK-06 describe archiving",
         dest="/etc/postgresql/17/main/conf.d/backup.conf",

@@ -96,3 +96,14 @@ def test_a_timer_waits_for_the_volume_as_its_service_does(units: dict[str, list[
     assert len(waits) > 10 and set(waits.values()) == {True, False}, "control: of both kinds there are some"
     assert waits == {timer: bool(needing & set(service(timer))) for timer in timers}
     assert "After=practice-locked.service" in units["practice-alarm@.service"], "it asks before it is said that the volume is locked"
+
+
+def test_the_backup_disk_outlives_the_database_and_is_not_waited_for(units: dict[str, list[str]]) -> None:
+    """The order at a shutdown goes through a target that no boot starts; the database starts it past all order."""
+    target, database = units["practice-archiving.target"], units["practice-data.conf"]
+    assert [line for line in target if re.match("(?!Description)[A-Z][A-Za-z]+=", line)] == ["After=backup.mount"]
+    start = "ExecStartPost=-/usr/bin/systemctl --no-block --job-mode=ignore-dependencies start practice-archiving.target"
+    assert {"After=practice-archiving.target", start} <= set(database)
+    others = {name for name, lines in units.items() if any("practice-archiving" in line for line in lines if line[:1] != "#")}
+    assert others == {"practice-data.conf"}, "who else starts it has the database wait for the disk"
+    assert [line for line in database if "backup.mount" in line and line[:1] != "#"] == []
