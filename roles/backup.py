@@ -175,8 +175,10 @@ def archiving() -> None:
     )
     kit.script(
         name="BAK-06 archive continuously",
-        unless=f'test "$({PSQL} -d postgres -c "{lives}")" = t',
+        unless=f'systemctl --quiet is-active {unit}\ntest "$({PSQL} -d postgres -c "{lives}")" = t',
         run=(
+            # A database that has not started anew since the target is there has not started it.
+            f"{kit.reread(unit)}\nsystemctl --job-mode=ignore-dependencies start {unit}\n"
             f'{PSQL} -d postgres -c "SELECT pg_reload_conf()" >/dev/null\n'
             f'for try in 1 2 3 4 5 6 7 8 9 10; do test "$({PSQL} -d postgres -c "{lives}")" != t || exit 0; sleep 0.3; done\n'
             "echo 'PostgreSQL does not archive as described: something else sets it, or archive_mode waits for a restart. "
