@@ -22,6 +22,8 @@ LASTING = Path("/var/lib/cabinet")
 SECRETS = LASTING / "secrets"  # only on the volume, so it tells whether LASTING is what it should be
 BANNER = Path("/run/motd.d/cabinet")
 SEEN = VOLATILE / "status.json"
+# practice-locked.service says it here.
+LOCKED = BANNER.with_name("cabinet-locked")
 SENDER = "practice-send.service"
 # A look that came to its end clears it.
 WATCH = "unit:practice-watch.service"
@@ -56,6 +58,9 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.action == "test":
         return test()
     if arguments.action == "raise":
+        if waits(arguments.key):
+            print(f"{arguments.key}: not failed; it waits for the data volume")
+            return 0
         with changing() as alarms:
             put(alarms, arguments.key, arguments.text, by="hand")
     elif arguments.action == "clear":
@@ -64,6 +69,17 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         check()
     return 0
+
+
+def waits(key: str) -> bool:
+    """Whether that is a unit which did not start because the volume is locked: an alarm of its own, and nothing has failed."""
+    unit = key.removeprefix("unit:")
+    if unit == key or not LOCKED.exists():
+        return False
+    try:
+        return units(unit)[unit].get("ActiveState") != "failed"
+    except Trouble:
+        return False
 
 
 def check() -> dict[str, Any]:

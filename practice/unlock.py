@@ -13,6 +13,11 @@ from pathlib import Path
 CRYPTTAB = Path("/etc/crypttab")
 MAPPING = Path("/dev/mapper/data")
 SETTLE = "/usr/local/lib/cabinet/settle-volume"
+# Each by its name: of a target that is reached already, systemd starts nothing but what it wants itself. The database before the
+# timers, which make up at once for what was slept through.
+TARGETS = ("default.target", "multi-user.target", "timers.target")
+# What was plugged in before: --all is those that a device wants (systemctl(1)).
+MEDIA = "practice-media@*.service"
 MODHEX = "cbdefghijklnrtuv"
 TRIES = 3
 
@@ -30,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not MAPPING.exists() and not opened(disk()):
         return 1
     # What was written beneath the mounts while it was locked goes onto it; then everything that waits for it starts.
-    for step in ([SETTLE], ["systemctl", "start", "default.target"]):
+    for step in ([SETTLE], ["systemctl", "start", *TARGETS], ["systemctl", "start", "--all", "--no-block", MEDIA]):
         if subprocess.run(step, check=False).returncode:
             print(f"The volume is open, but `{' '.join(step)}` failed; see: journalctl -b -p err", file=sys.stderr)
             return 1

@@ -157,6 +157,8 @@ def archiving() -> None:
     """Every finished WAL segment goes to the repository; PostgreSQL itself is asked whether it does so."""
     for script in ("pgbackrest-archive-push", "pgbackrest-verify"):
         kit.config_file(name=f"BAK-06 {script}", dest=f"{SCRIPTS}/{script}", src=f"backup/{script}", check="sh -n {}", mode="755")
+    unit = "practice-archiving.target"
+    kit.config_file(name="BAK-06 keep the disk until the database has ended", dest=f"{SYSTEMD}/{unit}", src=f"backup/{unit}")
     kit.config_file(
         name="BAK-06 describe archiving",
         dest="/etc/postgresql/17/main/conf.d/backup.conf",
@@ -173,8 +175,10 @@ def archiving() -> None:
     )
     kit.script(
         name="BAK-06 archive continuously",
-        unless=f'test "$({PSQL} -d postgres -c "{lives}")" = t',
+        unless=f'systemctl --quiet is-active {unit}\ntest "$({PSQL} -d postgres -c "{lives}")" = t',
         run=(
+            # A database that has not started anew since the target is there has not started it.
+            f"{kit.reread(unit)}\nsystemctl --job-mode=ignore-dependencies start {unit}\n"
             f'{PSQL} -d postgres -c "SELECT pg_reload_conf()" >/dev/null\n'
             f'for try in 1 2 3 4 5 6 7 8 9 10; do test "$({PSQL} -d postgres -c "{lives}")" != t || exit 0; sleep 0.3; done\n'
             "echo 'PostgreSQL does not archive as described: something else sets it, or archive_mode waits for a restart. "

@@ -68,6 +68,8 @@ def timers(clinic: Clinic) -> None:
             calendar=f"{calendar}:{second}",
             unit=unit,
             description=description,
+            # It looks also while the volume is closed.
+            volume=name != "practice-watch",
         )
     run = [f"{name}.timer" for name in schedule]
     known = [*run, *(unit for _, _, unit, _ in schedule.values()), "practice-alarm@x.service"]

@@ -175,6 +175,9 @@ def test_only_root_and_postgres_enter_the_backup_disk(host: Host) -> None:
     assert loose.split() == []
 
 
+STAYS = "practice-archiving.target"
+
+
 def changes_wait_for_a_full_segment(host: Host) -> None:
     host.check_output(
         "echo 'archive_timeout = 0' >> /etc/postgresql/17/main/conf.d/backup.conf; systemctl reload postgresql@17-main; sleep 1"
@@ -183,7 +186,7 @@ def changes_wait_for_a_full_segment(host: Host) -> None:
 
 @claim("BAK-06", broken_by=changes_wait_for_a_full_segment, symptom="may wait for ever")
 def test_changes_leave_the_data_disk_at_once(host: Host) -> None:
-    """A WAL segment is closed at least every five minutes while there are changes, and a closed one is in the repository."""
+    """A WAL segment is closed at least every five minutes, or when the database ends, and a closed one is in the repository."""
     count = "SELECT archived_count FROM pg_stat_archiver"
     assert sql(host, "SELECT setting::int BETWEEN 1 AND 300 FROM pg_settings WHERE name = 'archive_timeout'") == "t", (
         "changes may wait for ever on the data disk"
@@ -193,6 +196,10 @@ def test_changes_leave_the_data_disk_at_once(host: Host) -> None:
     assert int(sql(host, count)) > before
     there = host.run(f"ls /backup/pgbackrest/archive/main/*/{segment[:16]}/{segment}-*.zst")
     assert there.rc == 0, f"{segment} is not in the repository"
+    # At a shutdown the disk stays until the database has handed over its last segment (stories/test_5_tpm.py).
+    order = f"systemctl is-active {STAYS}; systemctl show -P After {STAYS}; systemctl show -P After postgresql@17-main"
+    active, disk, database = host.run(order).stdout.splitlines()
+    assert (active, "backup.mount" in disk.split(), STAYS in database.split()) == ("active", True, True)
 
 
 def nobody_told(host: Host) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import takewhile
@@ -73,3 +74,36 @@ def test_each_file_is_told_under_its_operation(dry: tuple[dict[str, Any], list[p
     names = {step["name"] for step in dry[0]["plan"]}
     assert len(dry[1]) > 50, "control: files are told"
     assert sorted({file.operation for file in dry[1]} - names) == []
+
+
+@pytest.fixture(scope="session")
+def units(dry: tuple[dict[str, Any], list[plan.FileChange]]) -> dict[str, list[str]]:
+    """The lines of each unit, and of each drop-in, by the name of its file."""
+    return {Path(file.path).name: file.text.splitlines() for file in dry[1] if file.path.startswith("/etc/systemd/system/") and file.text}
+
+
+def test_a_timer_waits_for_the_volume_as_its_service_does(units: dict[str, list[str]]) -> None:
+    """A run in vain would count as one, and nobody would make up for it after the unlock; what watches a closed volume does not wait."""
+
+    def service(timer: str) -> list[str]:
+        named = [line.removeprefix("Unit=") for line in units[timer] if line.startswith("Unit=")] or [timer.replace(".timer", ".service")]
+        return units[re.sub("@.*", "@.service", named[0])]
+
+    waiting = {"Requires=practice-data.target", "After=practice-data.target"}
+    needing = {"Requires=practice-data.target", "ConditionPathIsMountPoint=/var/lib/cabinet"}
+    timers = [name for name in units if name.endswith(".timer")]
+    waits = {timer: waiting <= set(units[timer]) for timer in timers}
+    assert len(waits) > 10 and set(waits.values()) == {True, False}, "control: of both kinds there are some"
+    assert waits == {timer: bool(needing & set(service(timer))) for timer in timers}
+    assert "After=practice-locked.service" in units["practice-alarm@.service"], "it asks before it is said that the volume is locked"
+
+
+def test_the_backup_disk_outlives_the_database_and_is_not_waited_for(units: dict[str, list[str]]) -> None:
+    """The order at a shutdown goes through a target that no boot starts; the database starts it past all order."""
+    target, database = units["practice-archiving.target"], units["practice-data.conf"]
+    assert [line for line in target if re.match("(?!Description)[A-Z][A-Za-z]+=", line)] == ["After=backup.mount"]
+    start = "ExecStartPost=-/usr/bin/systemctl --no-block --job-mode=ignore-dependencies start practice-archiving.target"
+    assert {"After=practice-archiving.target", start} <= set(database)
+    others = {name for name, lines in units.items() if any("practice-archiving" in line for line in lines if line[:1] != "#")}
+    assert others == {"practice-data.conf"}, "who else starts it has the database wait for the disk"
+    assert [line for line in database if "backup.mount" in line and line[:1] != "#"] == []

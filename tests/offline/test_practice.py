@@ -207,6 +207,29 @@ def test_alarms_stand_until_it_is_right_again(at_home: Path, monkeypatch: pytest
     assert set(alarm.standing()) == {"virus"}
 
 
+@pytest.mark.parametrize(
+    ("locked", "state", "stands"), [(True, "inactive", False), (True, "failed", True), (False, "inactive", True), (True, None, True)]
+)
+def test_what_waits_for_the_volume_has_not_failed(
+    locked: bool, state: str | None, stands: bool, at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One alarm says that it is locked. What has failed by itself, or cannot be asked about, is one too, and so is whatever is no unit."""
+
+    def units(*names: str) -> dict[str, dict[str, str]]:
+        if state is None:
+            raise Trouble("no answer")
+        return {name: {"ActiveState": state} for name in names}
+
+    monkeypatch.setattr(alarm, "units", units)
+    monkeypatch.setattr(alarm, "is_root", lambda: True)
+    monkeypatch.setattr(alarm, "LOCKED", at_home / "locked")
+    if locked:
+        alarm.LOCKED.touch()
+    for key in ("unit:nginx.service", "volume-locked"):
+        assert main(["alarm", "raise", key, "text"]) == 0
+    assert set(alarm.standing()) == {"volume-locked"} | ({"unit:nginx.service"} if stands else set())
+
+
 def test_it_is_over_when_the_volume_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """What practice-locked.service raised stands while a timer's service tries in vain, and goes at the first look at an open volume."""
     monkeypatch.setattr(alarm, "units", lambda *names: {name: {} for name in names})

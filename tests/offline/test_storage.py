@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import subprocess
+from pathlib import Path
+
 import pytest
 
+from practice import unlock
 from practice.unlock import spelled
 from roles.storage import DIRECTORIES, escaped
 
@@ -31,3 +36,29 @@ def test_mount_units_are_named_as_systemd_wants() -> None:
     """A unit whose name is not its path is refused."""
     assert escaped("/var/lib/postgresql") == "var-lib-postgresql"
     assert escaped("/srv/x-y") == r"srv-x\x2dy"
+
+
+@pytest.mark.parametrize("broken", [None, "settle-volume", "timers.target"])
+def test_what_waited_for_the_volume_starts_in_its_order(
+    broken: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The database before the timers, which make up at once for what was missed; then media, and the watch last. What fails is named."""
+    done: list[str] = []
+
+    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        done.append(" ".join(argv))
+        return subprocess.CompletedProcess(argv, int(broken is not None and broken in done[-1]), "", "")
+
+    monkeypatch.setattr(unlock, "MAPPING", tmp_path)
+    monkeypatch.setattr(unlock.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(unlock.subprocess, "run", run)
+    steps = [
+        unlock.SETTLE,
+        "systemctl start default.target multi-user.target timers.target",
+        "systemctl start --all --no-block practice-media@*.service",
+        "systemctl start practice-watch.service",
+    ]
+    last = next((number for number, step in enumerate(steps, 1) if broken and broken in step), len(steps))
+    assert unlock.main(argparse.Namespace()) == (1 if broken else 0)
+    assert [command for command in done if "list-dependencies" not in command] == steps[:last]
+    assert (broken or "") in capsys.readouterr().err
