@@ -75,13 +75,13 @@ def test_nobody_gets_out_unasked(host: Host, inside: Neighbour, outside: Outside
     """Something listens in the LAN and on the Internet side; only the web proxy's own account gets there, and only to web ports."""
     far_port = free_port()
     with (
-        inside.listening(443) as web,
+        inside.listening(80) as web,
         inside.listening(4711) as odd,
         inside.listening(4711, proto="udp") as udp,
         outside.listening(far_port) as far,
     ):
-        control = f"proxy@tcp@{NEIGHBOUR}@443"
-        places = [f"@tcp@{NEIGHBOUR}@443", f"@tcp@{NEIGHBOUR}@4711", f"@udp@{NEIGHBOUR}@4711", f"@tcp@{FAR}@{far_port}"]
+        control = f"proxy@tcp@{NEIGHBOUR}@80"  # not 443: alarms that wait for the practice's webhook go there
+        places = [f"@tcp@{NEIGHBOUR}@80", f"@tcp@{NEIGHBOUR}@4711", f"@udp@{NEIGHBOUR}@4711", f"@tcp@{FAR}@{far_port}"]
         tried = [user + place for user in ("root", "nobody", "_apt") for place in places] + [f"proxy@tcp@{NEIGHBOUR}@4711"]
         heard = from_server(host, control, *tried)
     assert heard == [], f"{heard} got out"
