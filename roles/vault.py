@@ -2,8 +2,8 @@
 
 It is deployed by deploy_vault.py, to another machine than most roles; its doors are those of a practice's server (roles/firewall.py,
 roles/ssh.py). Changes from Debian defaults: restic-rest-server, for each practice a process, a system user and a port of its own,
-append-only; its own unit, which would take whatever comes, is masked; timers for the keeper, and for its silence. No claims:
-docs/offsite.md says why.
+append-only, with all that it is asked in the journal; its own unit, which would take whatever comes, is masked; timers for the keeper,
+and for its silence. No claims: docs/offsite.md says why.
 """
 
 from __future__ import annotations

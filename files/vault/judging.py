@@ -190,8 +190,9 @@ def attacks(ledger: dict[str, Any]) -> list[Doubt]:
     """What was asked by somebody who has the account's password, and refused."""
     if not (refused := ledger.get("refused")):
         return []
-    text = f"{refused['count']} times from {moment(refused['first'])} to {moment(refused['last'])} somebody who has the account's password"
-    text += " asked to remove or overwrite what is there, and was refused. Look at the practice's server."
+    often = "Once" if refused["count"] == 1 else f"{refused['count']} times since {moment(refused['first'])}"
+    text = f"{often}, last {moment(refused['last'])}, somebody who has the account's password asked to remove or overwrite what is there."
+    text += " It was refused. Look at the practice's server."
     return [Doubt("refused", "", refused["last"], text)]
 
 

@@ -108,12 +108,12 @@ def test_what_comes_after_a_person_has_looked_is_told(host: ModuleType) -> None:
     """And counted by itself; until then it is counted together."""
     for _ in range(3):
         asked(host, *ATTACKS[0], ago=60)
-    assert looked(host)["refused"].startswith("3 times")
+    assert looked(host)["refused"].startswith("3 times since ")
     asked(host, *ATTACKS[0], ago=30)
-    assert looked(host)["refused"].startswith("4 times")
+    assert looked(host)["refused"].startswith("4 times since ")
     assert looked(host, confirmed=True) == {}
     asked(host, *ATTACKS[0])
-    assert looked(host)["refused"].startswith("1 times")
+    assert looked(host)["refused"].startswith("Once, ")
 
 
 def test_nobody_writes_another_ones_line(host: ModuleType) -> None:
@@ -160,7 +160,7 @@ def test_so_many_requests_that_others_may_be_lost_are_told(host: ModuleType, mon
 def test_a_host_that_hears_nothing_says_so(host: ModuleType) -> None:
     """And removes nothing; once it hears again, it hears all that was said meanwhile, and tells of nothing that a person has confirmed."""
     works = Path(host.JOURNALCTL).read_text()
-    asked(host, *ATTACKS[0])
+    asked(host, *ATTACKS[0], ago=60)
     for broken in ("#!/bin/sh\nexit 1\n", "#!/bin/sh\necho no entry\n"):
         Path(host.JOURNALCTL).write_text(broken)
         assert set(looked(host)) == {"deaf"}
@@ -172,6 +172,11 @@ def test_a_host_that_hears_nothing_says_so(host: ModuleType) -> None:
     assert set(looked(host)) == {"deaf"}
     Path(host.JOURNALCTL).write_text(works)
     assert looked(host) == {}
+    Path(host.JOURNALCTL).write_text(broken)
+    assert set(looked(host)) == {"deaf"}
+    Path(host.JOURNALCTL).write_text(works)
+    asked(host, *ATTACKS[0])
+    assert looked(host)["refused"].startswith("Once, ")
 
 
 @pytest.mark.parametrize(
