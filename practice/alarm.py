@@ -20,6 +20,8 @@ from practice.server import Trouble, is_root, run, units
 VOLATILE = Path("/run/cabinet")
 LASTING = Path("/var/lib/cabinet")
 SECRETS = LASTING / "secrets"  # only on the volume, so it tells whether LASTING is what it should be
+# Only on the host outside, which has no volume that could be closed (roles/vault.py).
+VAULT = Path("/etc/cabinet/vault.json")
 BANNER = Path("/run/motd.d/cabinet")
 SEEN = VOLATILE / "status.json"
 # practice-locked.service says it here.
@@ -34,7 +36,7 @@ Alarms = dict[str, dict[str, Any]]
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice alarm raise KEY TEXT | clear KEY | check | list | test`."""
+    """`practice alarm raise KEY TEXT | clear KEY | check | alive | list | test`."""
     parser = commands.add_parser("alarm", help="raise, clear, check, list or test alarms", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     raised = actions.add_parser("raise", help="say that something is wrong")
@@ -42,6 +44,9 @@ def register(commands: Any) -> argparse.ArgumentParser:
     raised.add_argument("text")
     actions.add_parser("clear", help="say that it is right again").add_argument("key")
     actions.add_parser("check", help="look at everything, raise and clear; the timer does this every 15 minutes")
+    actions.add_parser(
+        "alive", help="clear what failed and is well again, give a sign of life; for a host without a watch, whose keeper asks"
+    )
     actions.add_parser("list", help="print what stands, as JSON")
     actions.add_parser("test", help="send a test to everybody whom alarms are to reach, and say whether it was taken")
     return parser
@@ -66,6 +71,10 @@ def main(arguments: argparse.Namespace) -> int:
     elif arguments.action == "clear":
         with changing() as alarms:
             drop(alarms, arguments.key)
+    elif arguments.action == "alive":
+        with changing() as alarms:
+            recovered(alarms)
+        alive(len(alarms), time.time())
     else:
         check()
     return 0
@@ -104,7 +113,7 @@ def test() -> int:
     if not receivers:
         print("Alarms reach nobody outside this server: the clinic file has no section alarm.")
         return 1
-    path = outbox.put(LASTING if SECRETS.is_dir() else VOLATILE, telling.message(("test", "", now)), receivers, now)
+    path = outbox.put(LASTING if lasts() else VOLATILE, telling.message(("test", "", now)), receivers, now)
     with contextlib.suppress(Trouble):
         run("systemctl", "start", SENDER, timeout=300)
     left = outbox.withdrawn(path)
@@ -116,12 +125,12 @@ def test() -> int:
 def alive(standing: int, now: float) -> None:
     """A sign of life, every day by the webhook and every week by mail: who misses it knows that the server is silent.
 
-    The watch sends it, so that a server that no longer looks at itself is silent as well.
+    The watch sends it, on the host outside the keeper, so that a server that no longer looks at itself is silent as well.
     """
     stamp = LASTING / "alive"
     last = stamp.stat().st_mtime if stamp.exists() else 0.0
     last = last if last <= now else 0.0  # the clock was ahead: as none
-    if not SECRETS.is_dir() or now - last < telling.DAY:
+    if not lasts() or now - last < telling.DAY:
         return
     new_week = len({time.strftime("%G %V", time.localtime(at)) for at in (last, now)}) == 2
     send([telling.message(("alive", "", now), standing)], [to for to in outbox.receivers() if new_week or to == "webhook"], now)
@@ -134,7 +143,7 @@ def send(messages: list[dict[str, str]], receivers: list[str], now: float) -> No
     waiting = {message["subject"] for message in outbox.waiting() if message["state"] in ("alive", "still")}
     new = [message for message in messages if receivers and message["subject"] not in waiting]
     for message in new:
-        outbox.put(LASTING if SECRETS.is_dir() else VOLATILE, message, receivers, now)
+        outbox.put(LASTING if lasts() else VOLATILE, message, receivers, now)
     if new:
         UNSENT.touch()
 
@@ -148,7 +157,11 @@ def judge(alarms: Alarms, seen: dict[str, Any]) -> None:
     # Whoever raises it (practice-locked.service) cannot know when it is over.
     if seen.get("volume") == "open":
         drop(alarms, "volume-locked")
-    # A unit's alarm goes when the unit has run again and ended well.
+    recovered(alarms)
+
+
+def recovered(alarms: Alarms) -> None:
+    """A unit's alarm goes when the unit runs, or has run again and ended well. Raises Trouble when systemd does not say."""
     failed = {key: key.removeprefix("unit:") for key in alarms if key.startswith("unit:")}
     states = units(*failed.values())
     for key, unit in failed.items():
@@ -169,6 +182,11 @@ def drop(alarms: Alarms, key: str) -> None:
     if alarms.pop(key, None) is not None:
         syslog.openlog("practice-alarm")
         syslog.syslog(syslog.LOG_NOTICE, f"right again: {key}")
+
+
+def lasts() -> bool:
+    """Whether what is written to LASTING is there after a boot: the volume is open, or there is none."""
+    return SECRETS.is_dir() or VAULT.exists()
 
 
 def standing() -> Alarms:
@@ -210,7 +228,7 @@ def tell(alarms: Alarms) -> None:
 
 def keep(name: str, what: dict[str, dict[str, Any]]) -> None:
     """Write it down on the volume, or in memory while that is closed."""
-    lasting = SECRETS.is_dir()
+    lasting = lasts()
     write((LASTING if lasting else VOLATILE) / name, json.dumps(what, indent=2, sort_keys=True) + "\n")
     if lasting:
         (VOLATILE / name).unlink(missing_ok=True)

@@ -43,7 +43,7 @@ SENTENCES = {
     "unit": ("A service has failed.", LOOK),
     "unsent": ("An alarm could not be delivered to one of those who should get it.", "Ask for the reason: sudo practice alarm test"),
     "unused": ("Somebody who may log in has not done so for a long time.", "If they have left, take them out of the clinic file."),
-    "vault": ("Copies of a practice look wrong, and none is removed until that is right.", "sudo python3 /usr/local/lib/cabinet/keeper.py"),
+    "vault": ("Copies of a practice look wrong, or whoever asks for them does.", "sudo python3 /usr/local/lib/cabinet/keeper.py"),
     "volume-locked": ("The data volume is closed, so the practice cannot work.", "With the recovery key: sudo practice unlock"),
     "wal-failing": ("Changes no longer reach the backup disk.", "See that the backup disk is there and has room."),
     "wal-full": ("Changes that wait for the backup disk fill the data disk.", "See that the backup disk is there, or the database stops."),
@@ -51,8 +51,11 @@ SENTENCES = {
     "wal-off": ("The database no longer hands its changes to the backup.", "Run the deploy again."),
 }
 OTHER = ("The server says that something needs a person.", LOOK)
-# The unit that notices when the watch is silent; it is worth words of its own.
-SILENCE = ("unit:practice-silence.service", ("The server no longer looks at itself.", "systemctl status practice-watch.timer"))
+# The units that notice when the watch, or the keeper of the host outside, is silent; they are worth words of their own.
+SILENCE = {
+    "unit:practice-silence.service": ("The server no longer looks at itself.", "systemctl status practice-watch.timer"),
+    "unit:cabinet-silence.service": ("The host outside no longer looks at the copies.", "systemctl status cabinet-keeper.timer"),
+}
 # A part of the system, by a name that no person has given: without what follows an @.
 DETAILS = {"unit": re.compile(r"[a-z][a-z-]*@?"), "disk": re.compile(r"/(data|backup)?\Z"), "media": re.compile(r"[a-z]{3,6}day\Z")}
 ABOUT = {
@@ -93,8 +96,8 @@ def due(alarms: dict[str, Any], told: dict[str, Any], now: float) -> list[Said]:
 
 def words(key: str) -> tuple[str, str]:
     """What is wrong, and what to do; of the key itself only what names a part of the system."""
-    if key == SILENCE[0]:
-        return SILENCE[1]
+    if key in SILENCE:
+        return SILENCE[key]
     kind, _, detail = key.partition(":")
     what, remedy = SENTENCES.get(kind, OTHER)
     shown = DETAILS[kind].match(detail) if kind in DETAILS else None

@@ -2,7 +2,8 @@
 
 It is deployed by deploy_vault.py, to another machine than most roles; its doors are those of a practice's server (roles/firewall.py,
 roles/ssh.py). Changes from Debian defaults: restic-rest-server, for each practice a process, a system user and a port of its own,
-append-only; its own unit, which would take whatever comes, is masked; a timer for the keeper. No claims: docs/offsite.md says why.
+append-only, with all that it is asked in the journal; its own unit, which would take whatever comes, is masked; timers for the keeper,
+and for its silence. No claims: docs/offsite.md says why.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ ETC = "/etc/cabinet/vault"
 CHAIN, KEY = f"{ETC}/chain.pem", f"{ETC}/key.pem"
 STORE = "/srv/vault"
 LEDGERS = "/var/lib/cabinet-vault"
-KEEPER = ("cabinet-keeper.service", "cabinet-keeper.timer")
-# The rest of roles/alarm.py notices when a practice's server no longer looks at itself.
+KEEPER = ("cabinet-keeper.service", "cabinet-keeper.timer", "cabinet-silence.service", "cabinet-silence.timer")
+PROGRAMS = ("judging.py", "keeper.py", "refused.py")
+# The rest of roles/alarm.py notices when a practice's server no longer looks at itself; here that is cabinet-silence.timer.
 ALARM = "practice-alarm@.service"
 SENDING = ("practice-send.service", "practice-send.path", "practice-send.timer")
 
@@ -43,6 +45,7 @@ def prepared() -> None:
     )
     installed(sorted({*WANTED, *(alarm.PACKAGES if wanted.alarm else [])}))
     practice_command()
+    kit.directory(name="BASE a place for what waits to be told", path="/var/lib/cabinet")
     alarm.receivers(wanted.alarm or Alarm.model_construct(), wanted.host)
     kit.config_file(name="BASE what raises an alarm", dest=f"{SYSTEMD}/{ALARM}", src=f"backup/{ALARM}")
 
@@ -94,7 +97,9 @@ def keeper(accounts: tuple[Account, ...]) -> None:
         {"name": one.name, "keep_days": one.keep_days, "quota": one.quota_gib << 30, "silence_hours": one.silence_hours} for one in accounts
     ]
     kit.config_file(name="BASE what was agreed", dest="/etc/cabinet/vault.json", content=json.dumps(agreed, indent=1) + "\n")
-    kit.config_file(name="BASE the keeper", dest="/usr/local/lib/cabinet/keeper.py", src="vault/keeper.py")
+    for program in PROGRAMS:
+        kit.config_file(name=f"BASE the keeper, {program}", dest=f"/usr/local/lib/cabinet/{program}", src=f"vault/{program}")
     for unit in KEEPER:
         kit.config_file(name=f"BASE {unit}", dest=f"{SYSTEMD}/{unit}", src=f"vault/{unit}")
-    kit.unit(name="BASE look every hour", unit=KEEPER[1], config=[f"{SYSTEMD}/{KEEPER[1]}"])
+    for service, timer in zip(KEEPER[::2], KEEPER[1::2], strict=True):
+        kit.unit(name=f"BASE {timer} runs every hour", unit=timer, config=[f"{SYSTEMD}/{service}", f"{SYSTEMD}/{timer}"])

@@ -35,10 +35,27 @@ ACCOUNT = "haddad"
 ADDRESS = "127.0.0.1"
 
 
+# journalctl, for what a server below `home` has written: the log of its requests, and what else it said.
+JOURNAL = """#!{python} -IS
+import json, os, re, sys
+from datetime import datetime
+assert sys.argv[1:7] == ["--quiet", "--all", "--no-pager", "--output=json", "--output-fields=MESSAGE", "_SYSTEMD_UNIT={unit}"], sys.argv
+read = [int(number) for number in (sys.argv[7:] or ["--after-cursor=0,0"])[0].removeprefix("--after-cursor=").split(",")]
+for number, name in enumerate(("log", "said")):
+    path = f"{home}/{{name}}"
+    for line in open(path, errors="replace").read().splitlines()[read[number]:] if os.path.exists(path) else []:
+        read[number] += 1
+        moment = re.match(r"[^[]*\\[([^]]*)\\]", line)
+        at = datetime.strptime(moment[1], "%d/%b/%Y:%H:%M:%S %z").timestamp() if moment else os.stat(path).st_mtime
+        stamp, cursor = str(int(at * 1e6)), ",".join(map(str, read))
+        print(json.dumps({{"__CURSOR": cursor, "__REALTIME_TIMESTAMP": stamp, "MESSAGE": line}}))
+"""
+
+
 def keeper(home: Path) -> ModuleType:
     """files/vault/keeper.py, for what lies below `home`; a module of its own for each caller, and nothing compiled beside it.
 
-    What it asks of systemd is written down in `home`/restarts.
+    What it asks of systemd is written down in `home`/restarts, what it has told in `home`/told; the journal is `home`/log and `home`/said.
     """
     loader = importlib.machinery.SourceFileLoader("keeper", str(ROOT / "files/vault/keeper.py"))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
@@ -48,9 +65,14 @@ def keeper(home: Path) -> ModuleType:
     finally:
         sys.dont_write_bytecode = before
     module.STORE, module.LEDGERS, module.CONFIG = home / "vault", home / "ledgers", home / "vault.json"
-    module.SYSTEMCTL = str(home / "systemctl")
-    Path(module.SYSTEMCTL).write_text(f'#!/bin/sh\necho "$*" >>{home}/restarts\n')
-    Path(module.SYSTEMCTL).chmod(0o755)
+    module.SYSTEMCTL, module.JOURNALCTL, module.PRACTICE = (str(home / name) for name in ("systemctl", "journalctl", "practice"))
+    for program, text in (
+        (module.SYSTEMCTL, f'#!/bin/sh\necho "$*" >>{home}/restarts\n'),
+        (module.JOURNALCTL, JOURNAL.format(python=sys.executable, home=home, unit=f"cabinet-vault-{ACCOUNT}.service")),
+        (module.PRACTICE, f'#!/bin/sh\necho "$1 $2 $3" >>{home}/told\n'),
+    ):
+        Path(program).write_text(text)
+        Path(program).chmod(0o755)
     module.LEDGERS.mkdir()
     (module.STORE / ACCOUNT).mkdir(parents=True, exist_ok=True)
     return module
@@ -141,11 +163,11 @@ class Server:
         """The same files, read where they lie."""
         return Restic(str(repository), {"RESTIC_PASSWORD": password}, self.home / "cache-local", str(self.programs / "restic"))
 
-    def asked(self, method: str, path: str, body: bytes = b"", login: str | None = None) -> int:
+    def asked(self, method: str, path: str, body: bytes = b"", login: str | None = None, who: str | None = None) -> int:
         """What it answers to a request as whoever holds the practice's password; the path goes as it is written."""
         context = ssl.create_default_context(cafile=str(self.authority))
         link = http.client.HTTPSConnection(self.address, self.port, context=context, timeout=20)
-        word = base64.b64encode(f"{self.account}:{login or self.login}".encode()).decode()
+        word = base64.b64encode(f"{who or self.account}:{login or self.login}".encode()).decode()
         with contextlib.closing(link):
             link.connect()
             link.putrequest(method, path, skip_accept_encoding=True)

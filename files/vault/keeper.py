@@ -1,7 +1,7 @@
 """The off-site host keeps what practices send: it removes what is old enough, and nothing at all while something looks wrong.
 
 keeper.py                              looks at every account; the timer does this each hour. Exit code 3: something looks wrong
-keeper.py --confirm ACCOUNT            a person has looked: the clock is right, and so is what the last look found of two repositories
+keeper.py --confirm ACCOUNT            a person has looked: the clock is right, and so is what the last look found that does not pass
 keeper.py --as-of ACCOUNT GENERATION TIME DIRECTORY
                                        the repository as it was at that moment, for restic on this host or after a copy
 
@@ -23,192 +23,46 @@ import subprocess
 import sys
 import syslog
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+sys.dont_write_bytecode = True
+sys.path.append(str(Path(__file__).parent))  # -I leaves it out
+from judging import (  # noqa: E402, F401 -- whoever tests this asks it for all of them
+    DAY,
+    FLOOD_PER_DAY,
+    HARMLESS,
+    KINDS,
+    Account,
+    Generation,
+    confirm,
+    doubts,
+    expired,
+    judge,
+    moment,
+    remedy,
+    server,
+    unconfirmed,
+)
+from refused import FILE, hear  # noqa: E402
 
 CONFIG = Path("/etc/cabinet/vault.json")
 STORE = Path("/srv/vault")
 LEDGERS = Path("/var/lib/cabinet-vault")
 PRACTICE = "/usr/local/bin/practice"
 SYSTEMCTL = "/usr/bin/systemctl"
+JOURNALCTL = "/usr/bin/journalctl"
 
-HOUR, DAY = 3600, 86400
-# This host looks each hour. What it finds three days later is another clock, or another disk: a person looks before anything is removed.
-SILENT_SELF = 3 * DAY
-# The clocks of one machine agree within this.
-SLACK = 120
-# A practice sends each quarter of an hour: the changes, now and then the backups, documents, configuration.
-FLOOD_PER_DAY = 600
-# A new repository begins with less than the old one has come to, because the old one holds a month more; but not with so little.
-SHRUNK = 0.25
-# What arrives in a week: full backups come each week, so weeks are alike.
-SHRUNK_WEEK = 0.1
-FULL = 0.85
-# While a new repository is begun, which takes its time on a slow line, the old one is still sent to.
-OVERLAP = 7 * DAY
+# Whatever restic encrypts begins with 16 bytes and ends with 16; a snapshot, an index and a pack name something by its SHA-256 besides.
+SEALED, SMALLEST = {"snapshots", "index", "data"}, 64
 # Whatever else lies in a repository is an upload that broke off, or that rest-server refused: it leaves an empty file of each.
 WHOLE = re.compile("[0-9a-f]{64}|config")
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One repository of an account: when each snapshot arrived, and when how many bytes did; both in order."""
-
-    name: str
-    snapshots: tuple[float, ...]
-    files: tuple[tuple[float, int], ...]
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return sum(size for _, size in self.files)
-
-    @property
-    def last(self) -> float:
-        """When anything last arrived."""
-        return self.files[-1][0] if self.files else 0.0
-
-    def since(self, moment: float, until: float) -> int:
-        """How many bytes arrived in that time."""
-        return sum(size for at, size in self.files if moment <= at < until)
-
-
-@dataclass(frozen=True)
-class Account:
-    """What was agreed with a practice."""
-
-    name: str
-    keep_days: int
-    quota: int
-    silence_hours: float
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """What looks wrong about two repositories, and the newest snapshot that makes it look so."""
-
-    what: str
-    pair: str
-    until: float
-    text: str
-
-    @property
-    def key(self) -> str:
-        """What a person confirms."""
-        return f"{self.what} {self.pair}"
-
-
-# ---- judging: no file is touched here -------------------------------------------------------------------------------
-
-
-def whole(generations: Iterable[Generation]) -> list[Generation]:
-    """Those that hold a snapshot, oldest first."""
-    return sorted((one for one in generations if one.snapshots), key=lambda one: one.snapshots[0])
-
-
-def judge(account: Account, generations: list[Generation], now: float, ledger: dict[str, Any]) -> dict[str, str]:
-    """What looks wrong, in sentences. While anything does, nothing is removed."""
-    wrong: dict[str, str] = {}
-    begun = whole(generations)
-    if ledger.get("recount"):
-        wrong["recount"] = f"{server(account.name)} cannot be restarted, and until then refuses what there is room for again."
-    looked = ledger.get("looked")
-    arrivals = [at for one in generations for at, _ in one.files]
-    if looked is not None and not -SLACK <= now - looked <= SILENT_SELF:
-        wrong["clock"] = f"This host last looked {moment(looked)}, and its clock says {moment(now)}: it was off, or its clock is wrong."
-        wrong["clock"] += remedy(account)
-    if arrivals and max(arrivals) > now + SLACK:
-        wrong["future"] = f"Something arrived {moment(max(arrivals))}, which is in the future: this host's clock was, or is, wrong."
-    if not begun:
-        since = ledger.get("since", now)
-        if now - since > account.silence_hours * HOUR:
-            wrong["silence"] = "No snapshot has ever arrived."
-        return wrong
-    newest = max(one.snapshots[-1] for one in begun)
-    if now - newest > account.silence_hours * HOUR:
-        wrong["silence"] = f"The newest snapshot arrived {moment(newest)}."
-    today = sum(1 for one in begun for at in one.snapshots if now - DAY < at)
-    if today > FLOOD_PER_DAY:
-        wrong["flood"] = f"{today} snapshots arrived within a day; a practice sends far fewer."
-    doubted = unconfirmed(begun, now, ledger)
-    for what in sorted({one.what for one in doubted}):
-        wrong[what] = " ".join(one.text for one in doubted if one.what == what) + remedy(account)
-    if dwindled := weeks(begun, now):
-        wrong["dwindled"] = dwindled
-    used = sum(one.size for one in generations)
-    if used > FULL * account.quota:
-        wrong["quota"] = f"{mib(used)} of {mib(account.quota)} are used: soon nothing more will be taken."
-    return wrong
-
-
-def doubts(begun: list[Generation], now: float) -> list[Doubt]:
-    """What looks wrong about a repository and the next one. It does not pass: only a person can know that it is right."""
-    found = []
-    for old, new in zip(begun, begun[1:], strict=False):
-        # With when they began: a name that is used again is another repository.
-        pair = " ".join(f"{one.name}@{one.snapshots[0]:.0f}" for one in (old, new))
-        if now - new.snapshots[0] > OVERLAP and new.size < SHRUNK * old.size:
-            text = f"Repository {new.name} holds {mib(new.size)}, {old.name} before it held {mib(old.size)}."
-            found.append(Doubt("shrunk", pair, new.snapshots[0], text))
-        if old.snapshots[-1] > new.snapshots[0] + OVERLAP:
-            text = f"Repository {old.name} is still written to, although {new.name} took its place {moment(new.snapshots[0])}."
-            found.append(Doubt("past", pair, old.snapshots[-1], text))
-    return found
-
-
-def unconfirmed(begun: list[Generation], now: float, ledger: dict[str, Any]) -> list[Doubt]:
-    """Those that no person has looked at, or that something newer was added to since."""
-    confirmed = ledger.get("confirmed", {})
-    return [one for one in doubts(begun, now) if one.until > confirmed.get(one.key, 0)]
-
-
-def confirm(ledger: dict[str, Any], now: float) -> dict[str, Any]:
-    """The ledger of an account at which a person has looked: what the last look told is right, and nothing that came after it."""
-    return ledger | {"looked": now, "confirmed": ledger.get("confirmed", {}) | ledger.get("doubted", {})}
-
-
-def remedy(account: Account) -> str:
-    """How a person goes on who has looked, on the host; nobody else can."""
-    return f" If that is right: sudo python3 /usr/local/lib/cabinet/keeper.py --confirm {account.name}"
-
-
-def weeks(begun: list[Generation], now: float) -> str:
-    """Whether far less arrives than used to; the month in which a new repository takes everything once does not count as usual."""
-    newest = begun[-1]
-    age = now - newest.snapshots[0]
-    if age < 3 * 7 * DAY:  # the first week holds everything, and one week more is needed to compare with
-        return ""
-    last = newest.since(now - 7 * DAY, now + SLACK)
-    before = newest.since(now - 14 * DAY, now - 7 * DAY)
-    return f"In the last week {mib(last)} arrived, in the week before {mib(before)}." if last < SHRUNK_WEEK * before else ""
-
-
-def expired(account: Account, generations: list[Generation], now: float) -> list[str]:
-    """The repositories that may go: nothing arrived there within the days to keep, and its successor alone reaches back that far.
-
-    So each snapshot that arrived within those days stays, and one more repository before it than would be needed.
-    """
-    old = now - account.keep_days * DAY
-    begun = whole(generations)
-    gone = [one.name for one, successor in zip(begun, begun[1:], strict=False) if one.last < old and successor.snapshots[0] < old]
-    # What never came to a snapshot holds nothing that could be gone back to.
-    return gone + [one.name for one in generations if not one.snapshots and one.last < old and begun]
-
-
-def moment(seconds: float) -> str:
-    """A time as people write it, in UTC."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
-
-
-def mib(size: int) -> str:
-    """A size as people write it."""
-    return f"{size >> 20} MiB"
-
-
-# ---- on the disk ----------------------------------------------------------------------------------------------------
+# What a ledger is made of.
+NUMBER = (int, float)
+LEDGER = {"since": NUMBER, "looked": NUMBER, "heard": list, "cursor": str}
+LEDGER |= dict.fromkeys(("confirmed", "doubted", "wrong", "refused"), dict)
 
 
 def repositories(account: str) -> Path:
@@ -223,8 +77,10 @@ def read(directory: Path) -> list[Generation]:
         if path.is_dir() and not path.is_symlink():
             status = [(file, file.lstat()) for file in files(path)]
             arrived = tuple(sorted((one.st_mtime, one.st_size) for _, one in status))
-            named = [one.st_mtime for file, one in status if file.parent == path / "snapshots" and WHOLE.fullmatch(file.name)]
-            found.append(Generation(path.name, tuple(sorted(named)), arrived))
+            named = [(file, one) for file, one in status if WHOLE.fullmatch(file.name)]
+            snapshots, keys = (sorted(one.st_mtime for file, one in named if file.parent == path / kind) for kind in ("snapshots", "keys"))
+            junk = sorted(one.st_mtime for file, one in named if file.relative_to(path).parts[0] in SEALED and one.st_size < SMALLEST)
+            found.append(Generation(path.name, tuple(snapshots), arrived, tuple(keys), tuple(junk)))
     return found
 
 
@@ -261,33 +117,103 @@ def as_of(repository: Path, until: float, into: Path) -> int:
 def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str]:
     """One look at one account: what is wrong; what is old goes if nothing is."""
     ledger_path = LEDGERS / f"{account.name}.json"
-    ledger: dict[str, Any] = {"since": now}
-    with contextlib.suppress(FileNotFoundError):
-        ledger = json.loads(ledger_path.read_text())
+    try:
+        ledger = remembered(ledger_path, now)
+    except ValueError as bad:
+        if not confirmed:
+            wrong = {"ledger": f"What this host remembers of {account.name} cannot be read: {bad}.{remedy(account)}"}
+            report(account.name, wrong, [], {})
+            return wrong
+        # Whatever it had told may be over by now.
+        ledger = {"since": now, "recount": True, "wrong": dict.fromkeys(KINDS, "")}
     if ledger.get("recount"):
         ledger["recount"] = not counts_anew(account.name)
     if confirmed:
         syslog.syslog(syslog.LOG_NOTICE, f"{account.name}: a person confirms {', '.join(['the clock', *ledger.get('doubted', {})])}")
         ledger = confirm(ledger, now)
+    ledger |= listen(account.name, ledger, now)
     generations = read(repositories(account.name))
     wrong = judge(account, generations, now, ledger)
-    ledger["doubted"] = {one.key: one.until for one in unconfirmed(whole(generations), now, ledger)}
-    removed = [] if wrong else expired(account, generations, now)
+    ledger["doubted"] = {one.key: one.until for one in unconfirmed(generations, now, ledger)}
+    removed = [] if {*wrong} - HARMLESS else expired(account, generations, now)
     if removed:
         # Before anything goes: whatever breaks off from here on, the next look has the server count anew.
         write(ledger_path, json.dumps(ledger | {"recount": True}, indent=1))
         for name in removed:
             remove(repositories(account.name) / name)
         ledger["recount"] = not counts_anew(account.name)
-    tell(account.name, wrong, ledger.get("wrong", {}))
-    for text in wrong.values():
-        syslog.syslog(syslog.LOG_ALERT, f"{account.name}: {text} Nothing is removed until that is right.")
-    for name in removed:
-        syslog.syslog(syslog.LOG_NOTICE, f"{account.name}: repository {name} was old enough and is removed")
+    report(account.name, wrong, removed, ledger.get("wrong", {}))
     # A clock that was not believed must not become the one that is compared with.
     if "clock" not in wrong:
         ledger["looked"] = now
     write(ledger_path, json.dumps(ledger | {"wrong": wrong, "removed": removed or ledger.get("removed", [])}, indent=1))
+    return wrong
+
+
+def remembered(path: Path, now: float) -> dict[str, Any]:
+    """What the last look wrote down of an account. Raises ValueError for what none has written."""
+    try:
+        ledger = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {"since": now}
+    if not isinstance(ledger, dict) or any(not isinstance(ledger[key], kind) for key, kind in LEDGER.items() if key in ledger):
+        raise ValueError(f"{path} is no ledger")
+    return ledger
+
+
+def listen(name: str, ledger: dict[str, Any], now: float) -> dict[str, Any]:
+    """What the journal of an account's server has told since the last look, for its ledger."""
+    words = [JOURNALCTL, "--quiet", "--all", "--no-pager", "--output=json", "--output-fields=MESSAGE", f"_SYSTEMD_UNIT={server(name)}"]
+    if ledger.get("cursor"):
+        words.append(f"--after-cursor={ledger['cursor']}")
+    try:
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace") as journal:
+            assert journal.stdout is not None
+            found = hear(journal.stdout, name, now - DAY, arrived)
+        if journal.returncode:
+            raise OSError(f"{JOURNALCTL} ended with {journal.returncode}")
+    except (OSError, ValueError, KeyError) as bad:
+        return {"deaf": str(bad), "cursor": ""}  # the next look reads all that is there
+    looks = [*(look for look in ledger.get("heard", []) if now - DAY < look[0] <= now), [now, found.guesses, found.lines]]
+    told = {"deaf": "", "cursor": found.cursor or ledger.get("cursor", ""), "heard": looks}
+    confirmed, refused = ledger.get("confirmed", {}).get("refused ", 0), ledger.get("refused") or {}
+    before = refused if refused.get("last", 0) > confirmed else {}
+    if new := [at for at in found.refused if at > confirmed]:
+        told["refused"] = {"count": before.get("count", 0) + len(new), "first": before.get("first", new[0]), "last": max(new)}
+    return told
+
+
+def arrived(path: str) -> float | None:
+    """When the file came here that the path of a request names; None when there is none."""
+    if not (named := FILE.fullmatch(path)):
+        return None
+    account, generation, kind, name = named.groups()
+    file = repositories(account) / generation / (f"{kind}/{name[:2] + '/' if kind == 'data' else ''}{name}" if kind else "config")
+    with contextlib.suppress(OSError, ValueError):
+        return file.lstat().st_mtime
+    return None
+
+
+def report(name: str, wrong: dict[str, str], removed: list[str], before: dict[str, str]) -> None:
+    """To people, and into the journal."""
+    tell(name, wrong, before)
+    for what, text in wrong.items():
+        held = "" if what in HARMLESS else " Nothing is removed until that is right."
+        syslog.syslog(syslog.LOG_ALERT, f"{name}: {text}{held}")
+    for repository in removed:
+        syslog.syslog(syslog.LOG_NOTICE, f"{name}: repository {repository} was old enough and is removed")
+
+
+def looked_at(account: Account, confirmed: bool) -> dict[str, str]:
+    """A look at one account; whatever is broken there keeps nobody from looking at the others."""
+    try:
+        wrong = look(account, time.time(), confirmed)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as bad:
+        wrong = {"unseen": f"{account.name} could not be looked at: {bad!r}."}
+        report(account.name, wrong, [], {})
+    else:
+        if "ledger" not in wrong:
+            tell(account.name, {}, {"ledger": "", "unseen": ""})
     return wrong
 
 
@@ -302,11 +228,6 @@ def ask(*words: str) -> None:
     """The practice command, if it is there: what it cannot do keeps nothing else from being done."""
     with contextlib.suppress(FileNotFoundError, subprocess.SubprocessError):
         subprocess.run([PRACTICE, *words], check=True, timeout=60, stdin=subprocess.DEVNULL)
-
-
-def server(account: str) -> str:
-    """What takes an account's copies, as roles/vault.py names it."""
-    return f"cabinet-vault-{account}.service"
 
 
 def counts_anew(account: str) -> bool:
@@ -335,9 +256,12 @@ def empty_trash() -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file in one step."""
+    """Replace a file in one step, and not by half of it when the power goes."""
     staged = path.with_suffix(".new")
-    staged.write_text(text)
+    with staged.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     staged.rename(path)
 
 
@@ -378,11 +302,14 @@ def main() -> int:
     syslog.openlog("cabinet-vault")
     with alone():
         empty_trash()
-        wrong = {name: look(account, time.time(), confirmed=name == arguments.confirm) for name, account in known.items()}
+        wrong = {name: looked_at(account, name == arguments.confirm) for name, account in known.items()}
+        # cabinet-silence.service waits for it.
+        write(LEDGERS / "looked", f"{time.time():.0f}\n")
     for name, troubles in wrong.items():
         print(f"{name}: {' '.join(troubles.values()) or 'as it should be'}")
     # What an earlier run of the service failed of did not stop this one.
     ask("alarm", "clear", "unit:cabinet-keeper.service")
+    ask("alarm", "alive")
     return 3 if any(wrong.values()) else 0
 
 

@@ -63,10 +63,19 @@ class Scene:
         assert self.host.as_of(self.server.store / GENERATION, self.came, into) > GENUINE
         return self.restored(self.server.local(into, PASSWORD), into.name)
 
-    def judged(self, **changed: float) -> dict[str, str]:
-        """What the host says about it."""
+    def judged(self, confirmed: bool = False, **changed: float) -> dict[str, str]:
+        """What the host says about it, which has the server's own log; whatever it says, people are told."""
         account = self.host.Account(**({"name": ACCOUNT, "keep_days": 35, "quota": 1 << 30, "silence_hours": 2} | changed))
-        return self.host.look(account, time.time())
+        wrong = self.host.look(account, time.time(), confirmed)
+        told = (self.server.home / "told").read_text().split("\n") if wrong else []
+        assert [what for what in wrong if f"alarm raise vault:{ACCOUNT}-{what}" not in told] == []
+        return wrong
+
+    def confirmed(self) -> dict[str, str]:
+        """A person has looked, and goes on; what is asked from here on is told anew. The log has whole seconds."""
+        wrong = self.judged(confirmed=True)
+        time.sleep(1)
+        return wrong
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +91,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             content = hashlib.sha512(str(number).encode()).digest() * 2000
             (data / "record").write_bytes(content)
             sent[engine.back_up([data])] = content
-        time.sleep(0.05)
+        for file in host.files(server.store):  # longer ago than restic tries anything again
+            os.utime(file, (time.time() - 1.5 * 3600,) * 2)
         scene = Scene(server, engine, host, sent, data, time.time(), engine.key())
         time.sleep(0.05)
         assert scene.judged() == {}, "control: all is well"
@@ -136,9 +146,13 @@ def tricks_with_paths(scene: Scene) -> None:
 
 
 def forges(scene: Scene) -> None:
-    """Snapshots from the future and from the past, as another machine, and an index, snapshots and keys that are nothing."""
+    """Snapshots from the future and from the past, as another machine."""
     for moment in ("2030-01-01 00:00:00", "2031-05-05 23:59:59", "2001-01-01 00:00:00"):
         scene.engine._ask("backup", f"--time={moment}", "--host=practice", str(scene.data))
+
+
+def sends_junk(scene: Scene) -> None:
+    """An index, snapshots, keys and data that are nothing."""
     for kind in ("index", "snapshots", "keys", "data"):
         junk = f"junk {kind}".encode()
         assert scene.server.asked("POST", f"/{ACCOUNT}/{GENERATION}/{kind}/{hashlib.sha256(junk).hexdigest()}", junk) == 200, "control"
@@ -186,13 +200,29 @@ def test_a_wrong_password_gets_nothing(scene: Scene) -> None:
     assert "tls: bad certificate" in (scene.server.home / "said").read_text(), "it did not refuse the certificate"
 
 
-@pytest.mark.parametrize("attack", [deletes, overwrites, tricks_with_paths, locks_out], ids=lambda attack: attack.__name__)
+def test_what_a_practice_does_is_no_attack(scene: Scene) -> None:
+    """It sends, unlocks, reads, and asks each week whether something that is not there could be removed; 403 is what it wants to hear."""
+    (scene.data / "record").write_text("later")
+    scene.engine.back_up([scene.data])
+    scene.engine._ask("unlock", "--remove-all")
+    scene.engine._ask("check", "--no-lock")
+    assert scene.server.asked("DELETE", f"/{ACCOUNT}/{GENERATION}/data/{'0' * 64}") == 403
+    assert scene.judged() == {}
+
+
+# Locks may go, and what is damaged of them the practice heals by itself: nobody need look.
+ATTACKS = {deletes: {"refused"}, overwrites: {"refused"}, tricks_with_paths: {"refused"}, locks_out: set()}
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_nothing_that_arrived_can_be_changed(scene: Scene, attack: Callable[[Scene], None]) -> None:
-    """Every file is there, with every byte."""
+    """Every file is there, with every byte; and the host has raised an alarm."""
     before = {path: path.read_bytes() for path in scene.host.files(scene.server.home / "vault")}
     assert len(before) >= 5 * GENUINE, "control: there are files"
     attack(scene)
     assert [str(path) for path, content in before.items() if not path.exists() or path.read_bytes() != content] == []
+    assert set(scene.judged()) == ATTACKS[attack]
+    assert scene.confirmed() == {}
 
 
 def test_after_all_that_every_genuine_snapshot_restores(scene: Scene) -> None:
@@ -201,9 +231,17 @@ def test_after_all_that_every_genuine_snapshot_restores(scene: Scene) -> None:
 
 
 def test_forged_times_change_nothing(scene: Scene) -> None:
-    """The host goes by when something arrived. Junk beside it is left out of the repository as it was when the intruder came."""
+    """The host goes by when something arrived, and cannot read what time is written in it."""
     forges(scene)
     assert scene.judged() == {}
+    assert scene.rescued() == []
+
+
+def test_junk_is_told(scene: Scene) -> None:
+    """And left out of the repository as it was when the intruder came."""
+    sends_junk(scene)
+    assert set(scene.judged()) == {"junk", "keys"}
+    assert scene.confirmed() == {}
     assert scene.rescued() == []
     into = scene.server.home / "listed"
     scene.host.as_of(scene.server.store / GENERATION, scene.came, into)
@@ -215,6 +253,8 @@ def test_the_right_key_among_false_ones(scene: Scene) -> None:
     starves_of_keys(scene)
     scene.server.engine(GENERATION, PASSWORD, RESTIC_KEY_HINT=scene.hint)._ask("cat", "config", "--no-lock")
     assert scene.rescued() == []
+    assert "has 32 keys" in scene.judged()["keys"]
+    assert scene.confirmed() == {}
 
 
 def test_the_quota_runs_out(scene: Scene) -> None:
@@ -225,11 +265,21 @@ def test_the_quota_runs_out(scene: Scene) -> None:
 
 
 def test_thousands_of_tiny_snapshots(scene: Scene) -> None:
-    """An alarm, and nothing is removed."""
+    """Alarms, and nothing is removed."""
     for number in range(scene.host.FLOOD_PER_DAY):
         (scene.server.store / GENERATION / "snapshots" / hashlib.sha256(str(number).encode()).hexdigest()).write_text("tiny")
-    assert set(scene.judged()) == {"flood"}
+    assert set(scene.judged()) == {"flood", "junk"}
     assert scene.rescued() == []
+
+
+def test_guessed_passwords_are_told(scene: Scene) -> None:
+    """The account's; what only knocks, without one or at nobody's door, is not counted."""
+    assert scene.judged(confirmed=True).keys() == {"flood"}, "control: there were three, which is nothing"
+    for path in ("/", f"/{ACCOUNT}/{GENERATION}/config", "/wp-login.php"):
+        assert [scene.server.asked("GET", path, who="nobody") for _ in range(10)] == [401] * 10
+    assert set(scene.judged()) == {"flood"}
+    assert [scene.server.asked("GET", f"/{ACCOUNT}/{GENERATION}/config", login=f"guess {number}") for number in range(20)] == [401] * 20
+    assert set(scene.judged()) == {"flood", "guessed"}
 
 
 def test_what_the_keeper_removes_can_be_sent_again(tmp_path: Path) -> None:

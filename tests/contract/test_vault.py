@@ -25,7 +25,7 @@ install -d -m 700 -o vault-haddad $CREDENTIALS_DIRECTORY
 sed -n 's/^LoadCredential=//p' $2 |
   while IFS=: read -r name path; do install -m 400 -o vault-haddad $path $CREDENTIALS_DIRECTORY/$name; done
 eval "words=\\"$(sed -n 's/^ExecStart=//p' $2)\\""
-setpriv --reuid vault-haddad --regid vault-haddad --clear-groups $words &
+setpriv --reuid vault-haddad --regid vault-haddad --clear-groups $words >/root/asked 2>&1 &
 server=$!
 cd /root
 export RESTIC_REST_USERNAME=haddad RESTIC_REST_PASSWORD=$3 RESTIC_CACERT=/root/authority RESTIC_PASSWORD=x
@@ -41,6 +41,9 @@ python3 -I /usr/local/lib/cabinet/keeper.py
 find /srv/vault/haddad/haddad/2026-11 -type f -exec touch -d '3 hours ago' {} +
 ! python3 -I /usr/local/lib/cabinet/keeper.py || echo nothing noticed
 /usr/local/bin/practice alarm list"""
+# What the unit that notices the keeper's silence says: just now, and four hours later.
+SILENCE = """eval "words=$(sed -n 's/^ExecStart=[^ ]* -c //p' /etc/systemd/system/cabinet-silence.service | sed 's/[$][$]/$/g')"
+for ago in now '4 hours ago'; do touch -d "$ago" /var/lib/cabinet-vault/looked; sh -c "$words" && echo well || echo silent; done"""
 # No systemd runs there, which could say how these stand: Debian's own firewall, the two doors, the timers.
 ASK_SYSTEMD = ["firewall | FW-08", "firewall | FW-01", "ssh | SSH-01", "vault | ALM-04"]
 
@@ -73,6 +76,15 @@ def test_what_the_role_leaves_takes_copies(host: Host) -> None:
     assert len(rest) > 4, done.stdout + done.stderr
     assert re.match("haddad: The newest snapshot arrived 20", rest[2]), "silence is not noticed"
     assert set(json.loads("\n".join(rest[4:]))) == {"vault:haddad-silence"}, done.stdout + done.stderr
+    asked = host.runs("cat /root/asked").stdout
+    assert '"POST /haddad/2026-11/?create=true HTTP/2.0" 200' in asked, "what it is asked is not said where the journal hears it"
+
+
+def test_the_keeper_is_alive_and_its_silence_is_noticed(host: Host) -> None:
+    """It has looked above: its sign of life waits to be sent, and outlasts a boot."""
+    waiting = map(json.loads, host.runs("cd /var/lib/cabinet/outbox && for one in *; do cat $one; echo; done").stdout.splitlines())
+    assert [(one["state"], one["to"]) for one in waiting if one["state"] == "alive"] == [("alive", ["webhook"])]
+    assert host.runs(SILENCE).stdout.split() == ["well", "silent"]
 
 
 def test_a_key_alone_is_refused_and_a_key_with_a_code_lets_in(host: Host) -> None:

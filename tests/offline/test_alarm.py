@@ -76,6 +76,7 @@ def test_the_part_of_the_system_is_named() -> None:
     assert telling.words("disk:/data")[0] == "A disk is nearly full. (/data)"
     assert telling.words("unit:practice-backup@diff.service")[0] == "A service has failed. (practice-backup@)"
     assert "no longer looks at itself" in telling.words("unit:practice-silence.service")[0]
+    assert "no longer looks at the copies" in telling.words("unit:cabinet-silence.service")[0]
 
 
 def test_every_alarm_of_the_kit_has_words_of_its_own() -> None:
@@ -188,7 +189,7 @@ def test_what_waits_too_long_is_an_alarm(places: Path) -> None:
 def at_home(places: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The alarm files there too; and nothing is started."""
     places_of = {"VOLATILE": "run", "LASTING": "volume", "SECRETS": "volume/secrets", "BANNER": "motd.d/cabinet", "UNSENT": "run/unsent"}
-    for name, path in places_of.items():
+    for name, path in (places_of | {"VAULT": "vault.json"}).items():
         monkeypatch.setattr(alarm, name, places / path)
     monkeypatch.setattr(alarm, "run", lambda *argv, timeout=0: (places / "started").open("a").write(f"{' '.join(argv)}\n"))
     monkeypatch.setattr(alarm.syslog, "syslog", lambda level, text: None)
@@ -257,6 +258,27 @@ def test_a_sign_of_life_of_a_clock_that_was_ahead_is_none(at_home: Path) -> None
     alarm.alive(0, NOW)
     assert [message["to"] for message in outbox.waiting()] == [outbox.receivers()]
     assert (at_home / "volume/alive").stat().st_mtime == NOW
+
+
+RESULTS = {"cabinet-vault-haddad.service": "success", "cabinet-silence.service": "exit-code"}
+
+
+def test_a_host_without_a_volume_gives_a_sign_of_life(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keeper asks for it; what failed there and is well again is over, and all of it outlasts a boot. Control: a closed volume."""
+    monkeypatch.setattr(alarm, "is_root", lambda: True)
+    monkeypatch.setattr(alarm, "units", lambda *names: {name: {"ActiveState": "inactive", "Result": RESULTS[name]} for name in names})
+    (at_home / "volume/secrets").rmdir()
+    for unit in RESULTS:
+        main(["alarm", "raise", f"unit:{unit}", "failed"])
+    assert (main(["alarm", "alive"]), [path.name for path in at_home.glob("volume/*")]) == (0, []), "control"
+    (at_home / "vault.json").touch()
+    for unit in RESULTS:
+        main(["alarm", "raise", f"unit:{unit}", "failed"])
+    assert main(["alarm", "alive"]) == 0
+    assert set(alarm.standing()) == {"unit:cabinet-silence.service"}
+    assert {path.name for path in at_home.glob("volume/*")} == {"alarms.json", "told.json", "alive", "outbox"}
+    (said,) = [message for message in outbox.waiting() if message["state"] == "alive"]
+    assert said["to"] == outbox.receivers() and "1 alarm" in said["text"]
 
 
 def test_a_test_says_who_took_it(at_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,6 +300,20 @@ def test_two_that_shrink_are_both_told(host: ModuleType) -> None:
     assert host.judge(account(host), kept, NOW, confirmed(host, kept)) == {}
 
 
+@pytest.mark.parametrize(("ago", "silent"), [(0, False), (2.9, False), (3.1, True), (-0.2, True), (None, True)])
+def test_a_keeper_that_looks_no_more_is_noticed(host: ModuleType, ago: float | None, silent: bool) -> None:
+    """After three hours, also when it never has, or did so by a clock that was ahead: its own unit fails then."""
+    unit = (ROOT / "files/vault/cabinet-silence.service").read_text()
+    (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    line = line.removeprefix("ExecStart=").replace("$$", "$")
+    assert "/var/lib/cabinet-vault/looked" in line, "control: that is where the keeper writes"
+    if ago is not None:
+        host.write(host.LEDGERS / "looked", "")
+        os.utime(host.LEDGERS / "looked", (time.time() - ago * HOUR,) * 2)
+    done = subprocess.run(["sh", "-c", line.replace("/var/lib/cabinet-vault", str(host.LEDGERS))], check=False)
+    assert done.returncode == int(silent)
+
+
 def test_a_lock_counts_for_nothing(host: ModuleType) -> None:
     """Whoever only locks has not sent anything."""
     store(host, "2026-11", 3, 2)

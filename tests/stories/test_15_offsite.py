@@ -147,6 +147,7 @@ def test_the_host_outside_keeps_what_the_practice_sends(host: Host, clinic: Clin
         assert there.run(f"find {store} -type f -printf '%U %m %P %s %T@\\n' | sort") == kept, "something was changed"
         assert there.run("python3 -I /usr/local/lib/cabinet/keeper.py").strip() == f"{clinic.offsite.account}: as it should be"
         counted_anew(there, clinic.offsite.account)
+        noticed(there, clinic, port)
     finally:
         host.check_output(FORGET)
         deployment.run_role("vagrant", "offsite")
@@ -178,14 +179,31 @@ def counted_anew(there: OffsiteHost, account: str) -> None:
     assert there.run(which) not in (began, "0\n"), "it still counts what was removed"
 
 
-def destroyed(clinic: Clinic, port: int, path: str) -> int:
-    """What the host answers to who wants a file gone, and has the password."""
+def noticed(there: OffsiteHost, clinic: Clinic, port: int) -> None:
+    """The keeper's service, in its sandbox, reads in the journal what was refused; what failed and is well again is over."""
+    account = clinic.offsite.account
+    there.run(f"practice alarm raise unit:cabinet-vault-{account}.service 'it failed once'")
+    there.run("systemctl start cabinet-keeper.service")
+    assert json.loads(there.run("practice alarm list")) == {}, "control: nothing old was to be removed, and its server runs"
+    assert destroyed(clinic, port, "any/config", "PUT") == 405
+    there.run("systemctl start cabinet-keeper.service")
+    assert set(json.loads(there.run("practice alarm list"))) == {f"vault:{account}-refused"}
+    there.run(f"python3 -I /usr/local/lib/cabinet/keeper.py --confirm {account}")
+    assert json.loads(there.run("practice alarm list")) == {}
+    assert there.run("systemctl is-enabled cabinet-silence.timer").strip() == "enabled"
+    there.run("systemctl start cabinet-silence.service")
+    there.run("touch -d '4 hours ago' /var/lib/cabinet-vault/looked")
+    assert there.shell.run("systemctl start cabinet-silence.service").rc != 0, "nobody notices that the keeper is silent"
+
+
+def destroyed(clinic: Clinic, port: int, path: str, method: str = "DELETE") -> int:
+    """What the host answers to who wants a file gone, or another one in its place, and has the password."""
     context = ssl.create_default_context(cafile=str(clinic.offsite.authority))
     context.check_hostname = False  # it is called what the practice calls it
     word = base64.b64encode(f"{clinic.offsite.account}:{clinic.offsite.password_file.read_text().strip()}".encode()).decode()
     link = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
     try:
-        link.request("DELETE", f"/{clinic.offsite.account}/{path}", headers={"Authorization": f"Basic {word}"})
+        link.request(method, f"/{clinic.offsite.account}/{path}", headers={"Authorization": f"Basic {word}"})
         return link.getresponse().status
     finally:
         link.close()
