@@ -134,6 +134,11 @@ def the_password_is_replaced(server: Server) -> None:
         return server.run(f"python3 -I -c {shlex.quote(opens)} {generation}").returncode == 0
 
     server.out(f"""sed -i 's/"A": [^,]*, //' {PARTS}; cp {PASSWORD} /root/old""")
+    # All that this test restored until now was of copies that do not count.
+    assert counts(server) == (False, False)
+    assert "does not count yet: nobody has shown a recovery kit" in server.practice("offsite").stdout
+    shown(server)
+    assert counts(server) == (True, True)
     old = server.said("offsite")["generation"]
     assert readable(old) and not readable(f"{old}-2"), "control"
     done = server.practice("recovery-kit", "--anew")
@@ -142,3 +147,20 @@ def the_password_is_replaced(server: Server) -> None:
     server.out(f"{SEND}; cp {PASSWORD} /root/new; cp /root/old {PASSWORD}")
     assert (readable(old), readable(f"{old}-2")) == (True, False)
     server.out(f"mv /root/new {PASSWORD}")
+    assert counts(server) == (True, False), "the page that is held does not open what is sent now"
+    shown(server)
+    # As if nothing had arrived since the key is this one.
+    server.out(f"touch {PASSWORD}")
+    assert counts(server) == (True, False)
+    server.out(SEND)
+    assert counts(server) == (True, True)
+
+
+def counts(server: Server) -> tuple[bool, bool]:
+    """Whether the backups count, and the copy outside."""
+    return server.said("backup", "--list")[-1]["counts"], server.said("offsite")["counts"]
+
+
+def shown(server: Server) -> None:
+    """Somebody makes the kit, and shows it."""
+    server.out("/usr/local/bin/practice recovery-kit --confirm", server.out("/usr/local/bin/practice recovery-kit --text"))
