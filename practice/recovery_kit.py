@@ -186,7 +186,8 @@ def confirm(found: dict[str, bytes]) -> None:
             raise Trouble(f"{said}; the one that counts is kit {state['number']}")
     keep(state | {"confirmed": time.time()})
     record(f"recovery kit {state['number']} confirmed")
-    print(f"Kit {state['number']} opens everything. Seal it now: one copy for each of two places, none in the server's room.")
+    print(f"Kit {state['number']} opens everything, and what it opens counts now.")
+    print("Seal it: one copy for each of two places, none in the server's room.")
 
 
 def ask(number: int, found: dict[str, bytes]) -> None:
