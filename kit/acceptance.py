@@ -6,10 +6,11 @@ Everything is passed in, nothing is looked up, so the same results give the same
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,6 +98,14 @@ class Contact(Strict):
     vendor_phone: str
 
 
+class Counting(Strict):
+    """What the server says of its recovery kit: its number (0: none was made), when it was shown, and by kind whether copies count."""
+
+    kit: int
+    shown: AwareDatetime | None
+    counts: dict[str, bool]
+
+
 class Earlier(Strict):
     """A verdict about another revision: worth showing, not worth counting."""
 
@@ -166,6 +175,7 @@ class Report(Strict):
     unlock: str
     at: AwareDatetime
     revision: Revision
+    counting: Counting | None = None
     summary: Summary
     chapters: tuple[Chapter, ...]
     claims: tuple[ClaimRow, ...]
@@ -189,6 +199,7 @@ def build(
     *,
     revision: Revision,
     guidelines: Mapping[str, Mapping[str, Any]],
+    counting: Counting | None = None,
     at: datetime | None = None,
 ) -> Report:
     """Puts the register and the results together; every claim and every measure of the register is in the report."""
@@ -216,6 +227,7 @@ def build(
         unlock=clinic.storage.unlock,
         at=(at or datetime.now(zone)).astimezone(zone).replace(microsecond=0),
         revision=revision,
+        counting=counting,
         summary=Summary(
             holds=_tally(Verdict, (row.holds.verdict for row in rows)),
             can_fail=_tally(Verdict, (row.can_fail.verdict for row in rows)),
@@ -225,6 +237,17 @@ def build(
         claims=rows,
         guidelines=tuple(Guideline(id=key, **guideline) for key, guideline in guidelines.items()),
     )
+
+
+def counted(status: str) -> Counting | None:
+    """What `practice status --json` says of it; None where it says nothing of it, as from an older revision, or while it is locked."""
+    try:
+        seen = json.loads(status)
+        kit, counts = seen["recovery"], seen["counts"]
+        shown = datetime.fromtimestamp(kit["confirmed"], UTC).replace(microsecond=0) if kit["confirmed"] else None
+        return Counting(kit=kit["number"], shown=shown, counts=counts)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_results(path: Path) -> dict[str, Result]:

@@ -151,6 +151,16 @@ def deployed_revision(connection: Connection) -> str | None:
     return stamped.stdout.decode().strip() or None
 
 
+def counting(connection: Connection) -> acceptance.Counting | None:
+    """Whether the server's backups count, looked at now; None when it cannot say, or nobody is logged in."""
+    if not connection.alive():
+        return None
+    shell = connection.shell()
+    said = shell.run("practice status --json")
+    shell.close()
+    return acceptance.counted(said.stdout.decode())
+
+
 def proved(name: str) -> bool:
     """Whether every claim held when it was last tested, at this very revision."""
     results = acceptance.read_results(paths.results(name, "claims"))
@@ -171,5 +181,6 @@ def write_report(name: str, clinic: Clinic, connection: Connection) -> list[Path
         acceptance.read_results(paths.results(name, "sabotage")),
         revision=acceptance.Revision(checked_out=checked_out, deployed=deployed_revision(connection)),
         guidelines=register.load_guidelines(),
+        counting=counting(connection),
     )
     return list(page.write(report, paths.state_dir() / "report" / name).values())

@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+from practice import counting
 from practice.clusters import PgBackRest
 from practice.health import backups, clock, database, disk_troubles, used_percent
 from practice.server import DATA, Trouble, is_root, repository
@@ -42,10 +43,11 @@ def main(arguments: argparse.Namespace) -> int:
         print("\n".join([f"practice backup: {trouble}", *why.values()]) + f"\nWhy: journalctl -u 'practice-backup@{kind}.service'")
         return 1
     shown = taken if arguments.list else taken[-1:]
+    counts, why_not = counting.asked("backup", {"newest": bool(taken)})
     if arguments.json:
-        print(json.dumps(shown, indent=2))
+        print(json.dumps([backup | {"counts": counts} for backup in shown], indent=2))
     else:
-        print("\n".join(describe(backup) for backup in shown) or "There is no backup.")
+        print("\n".join([*(describe(backup) for backup in shown), *([f"Of them {why_not}"] if why_not else [])]) or "There is no backup.")
     return 0
 
 

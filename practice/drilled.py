@@ -79,11 +79,13 @@ def describe(drill: Drill) -> str:
     where = "the copy outside" if source(drill) == OUTSIDE else ""
     if not drill["ok"]:
         return f"{moment(drill['at'])}  {where}{where and ' '}failed after {drill['seconds']:.0f} s: {drill['why']}"
+    exact = f" ({drill['tables_exact']} to the row)" if "tables_exact" in drill else ""
     fetched = f"{where} of {moment(drill['copied'])} fetched in {drill['fetch_seconds']:.0f} s, " if where else ""
     lost = f", {drill['files']} files; its newest change was {drill['age_seconds']:.0f} s old" if where else ""
     return (
         f"{moment(drill['at'])}  {fetched}backup {drill['label']} restored in {drill['restore_seconds']:.0f} s, "
-        f"checked in {drill['check_seconds']:.0f} s: {drill['bytes'] >> 20} MiB, {drill['tables']} tables, {drill['rows']} rows{lost}"
+        f"checked in {drill['check_seconds']:.0f} s: {drill['bytes'] >> 20} MiB, "
+        f"{drill['tables']} tables{exact}, {drill['rows']} rows{lost}"
     )
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from practice import drilled, journal, media, mirror, offsite, outbox, recovery_kit
+from practice import counting, drilled, journal, media, mirror, offsite, outbox, recovery_kit
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
@@ -58,7 +58,7 @@ def look(now: float | None = None) -> dict[str, Any]:
     troubles = disk_troubles(seen["disks"])
     if seen["volume"] == "closed":
         troubles["locked"] = "The data volume is closed, so the practice cannot work. It wants its recovery key, or the TPM it knows."
-        seen |= {"database": {"up": False}, "backup": {}} | {name: {} for name in WHAT_IS_KEPT}
+        seen |= {"database": {"up": False}, "backup": {}, "counts": {}} | {name: {} for name in WHAT_IS_KEPT}
     else:
         idle = sorted(timer for timer in timers if states[timer]["ActiveState"] != "active")
         if idle:
@@ -70,6 +70,7 @@ def look(now: float | None = None) -> dict[str, Any]:
         for name, kept in WHAT_IS_KEPT.items():
             seen[name], wrong = kept.look(now)
             troubles |= wrong
+        seen["counts"] = counting.counts(seen)
         troubles |= journal.look()
     seen["console"] = CONSOLE_PASSWORD.exists()
     seen["people"], wrong = people(now)

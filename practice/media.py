@@ -66,8 +66,14 @@ def main(arguments: argparse.Namespace) -> int:
     except Trouble as trouble:
         print(f"practice media: {trouble}", file=sys.stderr)
         return 1
+    from practice import counting  # noqa: PLC0415 -- what was plugged in is written without
+
     seen, wrong = look(time.time())
-    print(json.dumps(seen | {"troubles": wrong}, indent=2) if arguments.json else "\n".join([*table(seen), *wrong.values()]))
+    counts, why_not = counting.asked("media", seen)
+    if arguments.json:
+        print(json.dumps(seen | {"troubles": wrong, "counts": counts}, indent=2))
+    else:
+        print("\n".join([*table(seen), *([f"Of them {why_not}"] if why_not else []), *wrong.values()]))
     return 1 if wrong else 0
 
 

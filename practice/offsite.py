@@ -58,11 +58,17 @@ def main(arguments: argparse.Namespace) -> int:
     if not is_root():
         print("practice offsite: only root may do this; use sudo")
         return 2
+    from practice import counting  # noqa: PLC0415 -- who sends may look at no key
+
     if arguments.action != "show":
         with contextlib.suppress(Trouble):  # its reason is shown below
             run("systemctl", "start", SERVICE.format(arguments.action), timeout=86400)
     seen, wrong = look(time.time())
-    print(json.dumps(seen | {"troubles": wrong}, indent=2) if arguments.json else "\n".join([describe(seen), *wrong.values()]))
+    counts, why_not = counting.asked("offsite", seen)
+    if arguments.json:
+        print(json.dumps(seen | {"troubles": wrong, "counts": counts}, indent=2))
+    else:
+        print("\n".join([describe(seen), *([f"It {why_not}"] if why_not else []), *wrong.values()]))
     return 1 if wrong or {"send", arguments.action} & set(seen["errors"]) else 0
 
 

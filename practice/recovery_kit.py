@@ -186,7 +186,8 @@ def confirm(found: dict[str, bytes]) -> None:
             raise Trouble(f"{said}; the one that counts is kit {state['number']}")
     keep(state | {"confirmed": time.time()})
     record(f"recovery kit {state['number']} confirmed")
-    print(f"Kit {state['number']} opens everything. Seal it now: one copy for each of two places, none in the server's room.")
+    print(f"Kit {state['number']} opens everything, and what it opens counts now.")
+    print("Seal it: one copy for each of two places, none in the server's room.")
 
 
 def ask(number: int, found: dict[str, bytes]) -> None:
@@ -220,7 +221,9 @@ def look(now: float) -> tuple[State, dict[str, str]]:
     if not CONFIG.exists():
         return {}, {}
     state, config = kept(), json.loads(CONFIG.read_text())
-    seen = {"number": state.get("number", 0), "made": state.get("made"), "confirmed": state.get("confirmed"), "changed": []}
+    seen = {name: state.get(name) for name in ("made", "confirmed")} | {"number": state.get("number", 0), "changed": []}
+    # What somebody has shown to hold, with when each key came; and what that opens (practice/counting.py).
+    seen["opens"], seen["opened_by"] = {}, config.get("opened_by", {})
     try:
         found = keys()
     except Trouble as trouble:
@@ -228,6 +231,8 @@ def look(now: float) -> tuple[State, dict[str, str]]:
         asked_now = now - CONFIG.stat().st_mtime < 3600
         return seen | {"confirmed": None}, {} if asked_now else {"recovery-kit": f"No recovery kit can be made: {trouble}."}
     seen["changed"] = changed(found, state) if state else []
+    if seen["confirmed"]:
+        seen["opens"] = {part: Path(config["parts"][part]).stat().st_mtime for part in found if part not in seen["changed"]}
     if ANEW.exists() and not notes.held(ANEW_LOCK):
         return seen, {"recovery-kit": "A change of the keys was interrupted. Go on: sudo practice recovery-kit --anew"}
     if is_held(seen):
@@ -262,9 +267,11 @@ def describe(seen: State) -> str:
 
 
 def kept() -> State:
-    """What is known of the kit that was made last."""
-    with suppress(FileNotFoundError, json.JSONDecodeError):
-        return json.loads(KEPT.read_text())
+    """What is known of the kit that was made last; nothing where that cannot be read, so that nobody holds one."""
+    with suppress(FileNotFoundError, ValueError):
+        state = json.loads(KEPT.read_text())
+        if isinstance(state, dict) and isinstance(state.get("marks"), dict) and isinstance(state.get("number"), int):
+            return state
     return {}
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from practice import alarm, drilled, media, mirror, offsite, recovery_kit
+from practice import alarm, counting, drilled, media, mirror, offsite, recovery_kit
 from practice.health import age, clock
 from practice.server import is_root
 
@@ -46,7 +46,7 @@ def last_look() -> dict[str, Any]:
         seen = json.loads(alarm.SEEN.read_text())
     except FileNotFoundError:
         return {}
-    return seen if "console" in seen else {}
+    return seen if "counts" in seen else {}
 
 
 def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool = False, utf8: bool = True) -> list[str]:
@@ -55,9 +55,14 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         return ["The server has not looked at itself since it was switched on. In a few minutes it will have; or: sudo practice status"]
     good, bad = ("✔", "✘") if utf8 else ("+", "!")
     wrong = set(alarms) | set(seen["troubles"])
+    uncounted = {kind: counting.note(kind, seen) for kind in seen["counts"]}
 
-    def line(what: str, says: str, *keys: str) -> str:
+    def line(what: str, says: str, *keys: str, kind: str = "") -> str:
         fine = not any(key == mine or key.startswith(f"{mine}:") for key in wrong for mine in keys)
+        if why := uncounted.get(kind):
+            says = f"{why}; {says}"
+            if fine:
+                return f"  {bad} note   {what:<10} {says}"
         word = f"{good} fine " if fine else f"{bad} WRONG"
         if colour:
             word = f"\033[{32 if fine else '1;31'}m{word}\033[0m"
@@ -77,12 +82,12 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         line("volume", f"the encrypted data volume is {seen['volume']}", "locked"),
         *([line("mirror", mirror.describe(twin), "mirror", "mirror-differs", *units["mirror"])] if twin else []),
         line("database", describe_database(database), "database", "pages", "wal-full", "restore"),
-        line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", *units["backup"]),
+        line("backup", describe_backup(backup, now), "backup", "backup-pages", "timers", *units["backup"], kind="backup"),
         line("drill", drilled.newest(seen.get("drills", [])), "drill", *units["drill"]),
-        line("off-site", describe_outside(outside, seen.get("drills", [])), *OUTSIDE, *units["offsite"])
+        line("off-site", describe_outside(outside, seen.get("drills", [])), *OUTSIDE, *units["offsite"], kind="offsite")
         if outside or seen["volume"] != "open"
         else f"  {bad} note   off-site   {offsite.NONE}",
-        line("media", media.describe(outer), "media", "media-failed", *units["media"])
+        line("media", media.describe(outer), "media", "media-failed", *units["media"], kind="media")
         if outer or seen["volume"] != "open"
         else f"  {bad} note   media      {media.NONE}",
         line("recovery", recovery_kit.describe(kit), "recovery-kit")
@@ -98,7 +103,8 @@ def screen(seen: dict[str, Any], alarms: alarm.Alarms, now: float, colour: bool 
         "",
     ]
     if not alarms:
-        return [*lines, f"  {good} All is well."]
+        last = f"{bad} No alarm, but not all that is kept counts yet." if any(uncounted.values()) else f"{good} All is well."
+        return [*lines, f"  {last}"]
     word = f"{bad} {len(alarms)} ALARM{'S' if len(alarms) > 1 else ''}: please call whoever looks after this server."
     lines.append(f"  \033[1;31m{word}\033[0m" if colour else f"  {word}")
     return lines + [f"    since {clock(alarms[key]['since'])}  {alarms[key]['text']}" for key in sorted(alarms)]
@@ -126,8 +132,9 @@ def describe_backup(backup: dict[str, Any], now: float) -> str:
     """One line about how far back one can go."""
     if not backup:
         return "nothing to show"
+    many = f"{backup['count']} backup{'s' if backup['count'] > 1 else ''}"
     return (
-        f"newest {clock(backup['newest'])} ({age(now - backup['newest'])} ago, {backup['newest_type']}); "
+        f"{many}, newest {clock(backup['newest'])} ({age(now - backup['newest'])} ago, {backup['newest_type']}); "
         f"any moment since {clock(backup['oldest'])} can be gone back to"
     )
 

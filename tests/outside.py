@@ -14,6 +14,7 @@ from kit.host import as_admin
 from roles.backup import PASSPHRASE as B
 from roles.offsite import ACCOUNT, AUTHORITY, CONFIG, LOGIN, PASSWORD
 from roles.recovery import CONFIG as PARTS
+from roles.recovery import OPENED_BY
 from roles.storage import KEY
 from tests.helpers import free_port
 from tests.practiceserver import Server
@@ -70,7 +71,7 @@ def prepared(server: Server, vault: Vault) -> None:
     """What the roles bring before the keys are there, and the way to the host."""
     server.out(ROLES)
     settings = {"url": vault.url, "account": vault.account, "authority": AUTHORITY, "max_age_minutes": 60}
-    parts = {"parts": {"A": KEY, "B": B, "C": PASSWORD, "D": LOGIN}, "grace_hours": 48}
+    parts = {"parts": {"A": KEY, "B": B, "C": PASSWORD, "D": LOGIN}, "opened_by": OPENED_BY, "grace_hours": 48}
     for path, text in (
         (AUTHORITY, vault.authority.read_text()), (CONFIG, json.dumps(settings)), (PARTS, json.dumps(parts)), (LOGIN, vault.login),
         ("/root/send", f"#!/bin/sh\n{CREDENTIALS}{SENDS}$1\n"),

@@ -86,3 +86,26 @@ def test_it_is_said_that_nobody_holds_a_kit(host: Host, as_it_was: None) -> None
     assert "recovery-kit" not in alarms(host), "the alarm stands although the kit was confirmed"
     told = json.loads(host.check_output("cat /run/cabinet/status.json"))["recovery"]
     assert (told["number"], told["changed"]) == (1, []) and told["confirmed"]
+
+
+def one_kind_needs_no_kit(host: Host) -> None:
+    host.check_output(f'sed -i \'s/"backup": "B"/"backup": ""/\' {CONFIG}')
+
+
+@claim("KIT-03", broken_by=one_kind_needs_no_kit, symptom="counts although nobody")
+def test_no_backup_counts_before_a_kit_was_shown(host: Host, as_it_was: None) -> None:
+    """There is a backup, it is not refused, and it does not count; printing a page changes nothing; to show it makes it count."""
+
+    def counts() -> dict[str, bool]:
+        return json.loads(host.run("practice status --json").stdout)["counts"]
+
+    host.check_output(f"rm -f {KEPT}")
+    assert json.loads(host.check_output("practice backup --list --json")) != [], "control: there is no backup at all"
+    seen = counts()
+    host.check_output("practice recovery-kit --text >/dev/null")
+    early = [kind for kind, does in (*seen.items(), *counts().items()) if does]
+    assert early == [], f"counts although nobody has shown a kit: {early}"
+    assert "none counts yet: nobody has shown that kit 1 opens them" in host.run("practice status").stdout
+    host.check_output("practice recovery-kit --text | practice recovery-kit --confirm")
+    assert counts()["backup"], "the backups do not count although the kit was shown"
+    assert "none counts yet: nobody" not in host.run("practice status").stdout

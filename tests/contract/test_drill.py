@@ -12,7 +12,7 @@ import pytest
 from roles.offsite import CONFIG, PASSWORD
 from roles.recovery import CONFIG as PARTS
 from tests.outside import CREDENTIALS, SEND, B, a_vault, beside, prepared
-from tests.practiceserver import Server, practice_server
+from tests.practiceserver import PSQL, Server, practice_server
 
 WITHOUT_ROWS = """
 import sys
@@ -21,6 +21,35 @@ from practice import rehearsal
 from practice.__main__ import main
 rehearsal.COUNTED += " AND relname <> 'lost'"
 sys.exit(main(["drill", "--here"]))
+"""
+# Of the restored cluster alone.
+WITHOUT_TEN = """
+import sys
+sys.path.insert(0, "/usr/local/lib/cabinet")
+from practice import rehearsal
+from practice.__main__ import main
+counted = rehearsal.rows
+def fewer(beside):
+    beside.query("practice", "DELETE FROM visits WHERE id <= 10")
+    return counted(beside)
+rehearsal.rows = fewer
+sys.exit(main(["drill", "--here"]))
+"""
+# What is emptied, written, or dropped after the moment, and how that is counted.
+SEEN = """
+import sys
+sys.path.insert(0, "/usr/local/lib/cabinet")
+from practice import rehearsal
+named = dict(map(reversed, rehearsal.live("practice", "SELECT json_object_agg(relname, oid) FROM pg_class WHERE relkind = 'r'").items()))
+with rehearsal.Sight("practice") as sight:
+    rehearsal.live("practice", "TRUNCATE emptied; DELETE FROM visits WHERE id <= 10; SELECT to_json(1)")
+    print(sorted((named[table], rows) for table, rows in sight.rows().items()))
+with rehearsal.Sight("practice") as sight:
+    rehearsal.live("practice", "DROP TABLE emptied; INSERT INTO visits SELECT generate_series(1, 10); SELECT to_json(1)")
+    try:
+        print(sight.rows())
+    except rehearsal.Trouble as trouble:
+        print(trouble)
 """
 WITHOUT_ROOM = """
 import sys
@@ -81,6 +110,37 @@ def test_a_backup_that_lacks_rows_is_noticed(server: Server) -> None:
     assert said.returncode == 1 and "1 of " in said.stdout, said.stdout + said.stderr
 
 
+def test_ten_rows_are_missed(server: Server) -> None:
+    """What was counted on the live cluster at that moment must be there to the row; a half of an estimate is not enough."""
+    server.sql("DROP TABLE IF EXISTS lost", "practice")
+    said = server.run("python3 -I -", WITHOUT_TEN)
+    assert said.returncode == 1 and "1 of 2 restored tables do not hold as many rows" in said.stdout, said.stdout + said.stderr
+    done = server.practice("drill")
+    assert done.returncode == 0 and "2 tables (2 to the row)" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("pause", "exact"), [("2", {2}), ("0", {0, 2})])
+def test_who_writes_meanwhile_raises_no_false_alarm(server: Server, pause: str, exact: set[int]) -> None:
+    """Rows come and go all the time: between two of them is a moment that holds what was counted. Where there is none, nothing is said."""
+    write = "INSERT INTO visits SELECT generate_series(1, 3); DELETE FROM visits WHERE ctid IN (SELECT ctid FROM visits LIMIT 1)"
+    loop = f"""touch /run/writes
+    ( while test -e /run/writes; do echo "{write};"; sleep {pause}; done ) | ( {PSQL} -d practice -f - ) >/dev/null &
+    /usr/local/bin/practice drill --json; said=$?; rm /run/writes; wait; exit $said"""
+    before = int(server.sql("SELECT count(*) FROM visits", "practice"))
+    done = server.run(loop)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["tables_exact"] in exact
+    assert int(server.sql("SELECT count(*) FROM visits", "practice")) > before, "control: nobody wrote"
+
+
+def test_what_is_emptied_after_the_moment_is_not_counted(server: Server) -> None:
+    """TRUNCATE heeds no snapshot: its table is left out; what was deleted since is there still; of what was dropped nothing is said."""
+    server.sql("CREATE TABLE emptied AS SELECT 1; TRUNCATE visits; INSERT INTO visits SELECT generate_series(1, 1000)", "practice")
+    said = server.out("python3 -I -", SEEN).splitlines()
+    assert said == ["[('visits', 1000)]", "the live cluster does not let its rows be counted"]
+    server.sql("SELECT pg_stat_force_next_flush(); ANALYZE visits", "practice")
+
+
 @pytest.fixture
 def outside(server: Server, tmp_path: Path) -> Iterator[Server]:
     """The same practice, which sends to a host outside: some documents, and some secrets."""
@@ -134,6 +194,11 @@ def the_password_is_replaced(server: Server) -> None:
         return server.run(f"python3 -I -c {shlex.quote(opens)} {generation}").returncode == 0
 
     server.out(f"""sed -i 's/"A": [^,]*, //' {PARTS}; cp {PASSWORD} /root/old""")
+    # All that this test restored until now was of copies that do not count.
+    assert counts(server) == (False, False)
+    assert "does not count yet: nobody has shown a recovery kit" in server.practice("offsite").stdout
+    shown(server)
+    assert counts(server) == (True, True)
     old = server.said("offsite")["generation"]
     assert readable(old) and not readable(f"{old}-2"), "control"
     done = server.practice("recovery-kit", "--anew")
@@ -142,3 +207,20 @@ def the_password_is_replaced(server: Server) -> None:
     server.out(f"{SEND}; cp {PASSWORD} /root/new; cp /root/old {PASSWORD}")
     assert (readable(old), readable(f"{old}-2")) == (True, False)
     server.out(f"mv /root/new {PASSWORD}")
+    assert counts(server) == (True, False), "the page that is held does not open what is sent now"
+    shown(server)
+    # As if nothing had arrived since the key is this one.
+    server.out(f"touch {PASSWORD}")
+    assert counts(server) == (True, False)
+    server.out(SEND)
+    assert counts(server) == (True, True)
+
+
+def counts(server: Server) -> tuple[bool, bool]:
+    """Whether the backups count, and the copy outside."""
+    return server.said("backup", "--list")[-1]["counts"], server.said("offsite")["counts"]
+
+
+def shown(server: Server) -> None:
+    """Somebody makes the kit, and shows it."""
+    server.out("/usr/local/bin/practice recovery-kit --confirm", server.out("/usr/local/bin/practice recovery-kit --text"))

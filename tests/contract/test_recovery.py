@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -48,6 +49,10 @@ OPENS = {
 # What the watch says, a while later.
 LOOKS = "import time; from practice import recovery_kit as kit; print(kit.look(time.time() + 1e6)[1], end='')"
 LOOK = f"cd /usr/local/lib/cabinet && python3 -c {shlex.quote(LOOKS)}"
+# Which of these would count, all made just now.
+COUNTING = """import json, time; from practice import counting, recovery_kit as kit; at = time.time()
+kinds = {"backup": {"newest": at}, "offsite": {"newest": at}, "media": {"media": {"x": {"written": at}}}}
+print(json.dumps([kind for kind, does in counting.counts({"at": at, "recovery": kit.look(at)[0]} | kinds).items() if does]))"""
 # It dies right before it asks or writes something, for the so manieth time.
 DIES = """
 import os, sys
@@ -96,6 +101,12 @@ def practice(place: Place, words: str, typed: str = "") -> subprocess.CompletedP
     return subprocess.run(command, input=typed.encode(), capture_output=True, check=False)
 
 
+def counting(place: Place) -> list[str]:
+    """What counts, of all that there could be."""
+    command = f"cd /usr/local/lib/cabinet && python3 -c {shlex.quote(COUNTING)}"
+    return json.loads(subprocess.run(place.inside(command), capture_output=True, text=True, check=True).stdout)
+
+
 def opened(place: Place, key: str, command: str) -> bool:
     """Whether what needs a key opens by this one."""
     return subprocess.run(place.inside(command), input=key.encode(), capture_output=True, check=False).returncode == 0
@@ -123,13 +134,14 @@ def test_the_kit_is_confirmed_by_its_code(place: Place) -> None:
     wrong = text.replace("\nB2 ", "\nB2 C" if text.split("\nB2 ")[1][0] != "C" else "\nB2 B", 1)
     refused = practice(place, "--confirm", wrong)
     assert refused.returncode == 1 and b"line B2 is not as on page 1" in refused.stderr
+    assert counting(place) == [], "nobody has shown that page"
     believed = practice(place, "--confirm", text)
     assert believed.returncode == 0 and b"Kit 1 opens everything" in believed.stdout, believed.stderr
     said = subprocess.run(place.inside(LOOK), capture_output=True, text=True, check=True).stdout
-    assert said == "{}"
+    assert said == "{}" and counting(place) == ["backup", "offsite", "media"]
     subprocess.run(place.inside(f"head -c 48 /dev/urandom | base64 -w 0 >{PASSPHRASE}"), check=True)
     said = subprocess.run(place.inside(LOOK), capture_output=True, text=True, check=True).stdout
-    assert "kit 1 does NOT open the backups any more" in said
+    assert "kit 1 does NOT open the backups any more" in said and counting(place) == []
     assert practice(place, "--text").stdout.startswith(b"CABINET RECOVERY KIT 2\n")
     subprocess.run(place.inside(f"rm {PASSPHRASE} {PASSWORD} /var/lib/cabinet/recovery-kit.json"), check=True)
     assert practice(place, "--put-back", wrong).returncode == 1
@@ -165,9 +177,13 @@ def test_a_page_that_was_seen_is_replaced(place: Place) -> None:
         assert calls > 4, "control: it was not cut off in between"
         assert not opened(place, unpacked("A", old["A"]), OPENS["A"]), "the old key opens it still"
         assert out(f"systemd-cryptenroll {disk} | awk 'NR > 1 {{ print $2 }}'") == "recovery"
+        assert counting(place) == ["backup", "media"], "the old page does not open what is sent from now on"
         assert practice(place, "--confirm", page).returncode == 1
-        again, new = letters.read(practice(place, "--text").stdout.decode())
+        page = practice(place, "--text").stdout.decode()
+        again, new = letters.read(page)
         assert (again, [part for part in new if new[part] != old[part]]) == (number + 1, ["A", "C"])
+        assert counting(place) == [], "nobody has shown the new page, and the old one is void"
+        assert practice(place, "--confirm", page).returncode == 0 and counting(place) == ["backup", "offsite", "media"]
         assert out("cat /var/lib/systemctl").splitlines()[-1] == "start practice-offsite@anew.service"
         assert out("ls /run/cabinet/anew.key 2>/dev/null || true") == ""
     finally:

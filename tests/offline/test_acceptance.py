@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from kit.acceptance import Report, ReportError, Result, Revision, Status, Verdict, build, read_results
+from kit import deployment
+from kit.acceptance import Counting, Report, ReportError, Result, Revision, Status, Verdict, build, counted, read_results
 from kit.page import html as draw
 from kit.page import write
 from kit.register import LATER, Claim, Measure
@@ -240,6 +241,51 @@ def test_what_is_deployed_is_compared_with_what_is_checked_out(checked_out: str,
         re.findall(r"<p><svg[^>]*><use href=\"#m-warning\"/></svg><strong>([^<]*)</strong>", html.partition('class="verdict"')[0])
         == sentences
     )
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        (None, "It is not known whether the backups count. The server was not asked"),
+        ({"backup": False, "offsite": False}, "Not all that is backed up counts yet: the backups on their disk, the copy outside. A copy"),
+        ({"backup": True, "media": False}, "Not all that is backed up counts yet: the external media. A copy"),
+        (
+            {"backup": True, "offsite": True},
+            "The backups count (the backups on their disk, the copy outside): somebody has shown recovery kit 3, which opens them, "
+            "on 21 November 2026, 10:00.",
+        ),
+    ],
+)
+def test_whether_the_backups_count_is_said_at_the_top(counts: dict[str, bool] | None, sentence: str) -> None:
+    given = Counting(kit=3, shown=datetime(2026, 11, 21, 9, tzinfo=UTC), counts=counts) if counts else None
+    mixed = report(counting=given)
+    top = words(draw(mixed).partition('id="attention"')[0])
+    assert sentence in top
+    assert len(re.findall("It is not known whether|Not all that is|The backups count", top)) == 1
+    assert ("What counts: the backups on their disk." in top) == (counts == {"backup": True, "media": False})
+    assert Report.model_validate_json(mixed.to_json()) == mixed
+
+
+def test_the_report_asks_the_server_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a look of now, whatever it ends with; control: where nobody is logged in, nothing is asked, and the report says so."""
+    monkeypatch.setattr(deployment.paths, "state_dir", lambda: tmp_path)
+    said = json.dumps({"recovery": {"number": 0, "confirmed": None}, "counts": {"backup": False}}).encode()
+    answers = {"practice status --json": (1, said), "cat /etc/cabinet/revision": (0, HERE.encode())}
+    shell = SimpleNamespace(run=lambda line: SimpleNamespace(rc=answers[line][0], stdout=answers[line][1]), close=lambda: None)
+    for alive, sentence in ((True, "counts yet: the backups on their disk."), (False, "It is not known whether the backups count.")):
+        connection: Any = SimpleNamespace(alive=lambda alive=alive: alive, shell=lambda: shell)
+        html, *_ = deployment.write_report("haddad", CLINIC, connection)
+        assert sentence in words(html.read_text())
+
+
+def test_what_the_server_says_of_its_kit_is_read() -> None:
+    """As `practice status --json` prints it; a server of an older revision, a locked one, or none at all has said nothing."""
+    seen = {"recovery": {"number": 3, "confirmed": AT.timestamp()}, "counts": {"backup": True}}
+    assert counted(json.dumps(seen)) == Counting(kit=3, shown=AT.replace(microsecond=0), counts={"backup": True})
+    unshown = counted(json.dumps(seen | {"recovery": {"number": 0, "confirmed": None}, "counts": {"backup": False}}))
+    assert unshown == Counting(kit=0, shown=None, counts={"backup": False})
+    older = {"recovery": {"number": 3, "confirmed": AT.timestamp()}}
+    assert [counted(said) for said in ("", "command not found", "[]", json.dumps(older), json.dumps(seen | {"recovery": {}}))] == [None] * 5
 
 
 @pytest.mark.parametrize(("unlock", "answer"), [("tpm2", "The whole server NO."), ("passphrase", "The whole server Yes, once it is off")])

@@ -17,8 +17,9 @@ import practice
 from practice import alarm, beside, clusters, drilled, health, offsite, status, timeline
 from practice.__main__ import main
 from practice.server import Trouble
+from roles.recovery import OPENED_BY
 
-NOW = 1_800_000_000.0
+NOW, DAY = 1_800_000_000.0, 86400
 CLUSTER: dict[str, Any] = {
     "up": True, "version": "17.5 (Debian)", "archive_command": health.ARCHIVE_COMMAND, "archived": "00000001000000000000000A",
     "archived_at": NOW - 30, "failed": None, "failed_at": None, "waiting_since": None,
@@ -53,7 +54,9 @@ def seen(**troubles: str) -> dict[str, Any]:
                    "count": 9, "keep_days": 35, "bytes": 1},
         "alarms": {"receivers": 2, "waiting": 0, "reasons": []}, "console": True, "drills": [DRILL],
         "offsite": {"newest": NOW - 600, "generation": "2026-11", "kinds": {}, "verified": NOW, "max_age_minutes": 60, "errors": {}},
-        "recovery": {"number": 3, "made": NOW, "confirmed": NOW, "changed": []},
+        "recovery": {"number": 3, "made": NOW, "confirmed": NOW, "changed": [], "opened_by": OPENED_BY,
+                     "opens": dict.fromkeys("ABCD", NOW - DAY)},
+        "counts": {"backup": True, "offsite": True, "media": False},
         "media": {"days": ["monday"], "due": None, "writing": False, "unknown": None, "media": {}},
         "mirror": {"disks": {"one": "works", "two": "works"}, "filled": None, "compared": NOW},
     }  # fmt: skip
