@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import practice
-from practice import alarm, beside, clusters, drilled, health, offsite, status, timeline
+from practice import alarm, beside, clusters, drilled, health, offsite, status, telling, timeline
 from practice.__main__ import main
 from practice.server import Trouble
 
@@ -145,7 +145,9 @@ def test_a_locked_server_still_has_a_screen(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_the_database_says_is_judged(change: dict[str, Any], keys: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each trouble has its own key, and a failure that was made up for is none."""
     monkeypatch.setattr(health, "sql", lambda statement: {key: value for key, value in (CLUSTER | change).items() if key != "up"})
-    assert set(health.database(NOW)[1]) == keys
+    wrong = health.database(NOW)[1]
+    assert set(wrong) == keys
+    assert [text for key, text in wrong.items() if key != "pages" and not text.endswith(telling.words(key)[1])] == [], "and what to do?"
 
 
 def test_a_database_that_is_silent_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +157,8 @@ def test_a_database_that_is_silent_is_an_alarm(monkeypatch: pytest.MonkeyPatch) 
         raise Trouble("connection refused")
 
     monkeypatch.setattr(health, "sql", silent)
-    assert "connection refused" in health.database(NOW)[1]["database"]
+    said = health.database(NOW)[1]["database"]
+    assert "connection refused" in said and "sudo systemctl restart postgresql@17-main" in said
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,30 @@ def test_a_backup_that_is_missed_is_an_alarm(hours: int, error: bool, keys: set[
     monkeypatch.setattr(health.os.path, "ismount", lambda path: True)
     monkeypatch.setattr(health, "settings", lambda: {"max_age_hours": 26})
     monkeypatch.setattr(health, "missing_segments", lambda first, last: [])
-    assert set(health.backups(CLUSTER, NOW)[1]) == keys
+    wrong = health.backups(CLUSTER, NOW)[1]
+    assert set(wrong) == keys
+    assert [text for key, text in wrong.items() if not text.endswith(telling.words(key)[1])] == [], "and what to do?"
+
+
+@pytest.mark.parametrize(("mounted", "found"), [(False, {}), (True, None), (True, {})])
+def test_where_there_is_no_backup_it_is_said_what_to_do(mounted: bool, found: dict | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is not there, cannot be read, or is empty."""
+
+    def repository() -> dict[str, Any]:
+        if found is None:
+            raise Trouble("wrong key")
+        return found
+
+    monkeypatch.setattr(health, "repository", repository)
+    monkeypatch.setattr(health.os.path, "ismount", lambda path: mounted)
+    assert health.backups(CLUSTER, NOW)[1]["backup"].endswith("sudo practice backup")
+
+
+def test_a_disk_that_fills_is_said_with_what_to_do() -> None:
+    """Each by itself."""
+    said = health.disk_troubles({"/": 84, "/data": 85, "/backup": 99})
+    assert set(said) == {"disk:/data", "disk:/backup"}
+    assert [text for text in said.values() if "Make room before the database stops" not in text] == []
 
 
 def test_a_hole_in_the_changes_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
