@@ -107,6 +107,12 @@ def test_what_is_sent_when(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_
     assert set(offsite.look(NOW + 1800 + 61 * 60)[1]) == {"offsite"}
     # A quarter of an hour in which nobody is there is no failure of the service, and its reason is kept.
     monkeypatch.setattr(courier, "opened", lambda *_: (_ for _ in ()).throw(Trouble("nobody answers")))
+    # What a new machine needs to become this one, each week, changed or not.
+    courier.send(first["system"]["at"] + 7 * DAY - 1)
+    assert offsite.kept()["sent"]["system"] == first["system"] == third["system"] and len(copies("system")) == 1
+    courier.send(first["system"]["at"] + 7 * DAY)
+    assert offsite.kept()["sent"]["system"]["id"] == copies("system")[1]
+    offsite.note(lambda state: state.update(sent=third))
     assert offsite.serve("send") == offsite.TRY_AGAIN
     assert "nobody answers" in offsite.look(NOW + 1800 + 61 * 60)[1]["offsite"]
 

@@ -381,6 +381,24 @@ def test_a_drill_that_does_not_take_place_is_noticed(tmp_path: Path, monkeypatch
 
 def test_a_quarter_without_a_drill_of_the_copy_outside_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that failed stands until one succeeds; each night's history does not push it out; where nothing is sent, nothing is missed."""
+def test_programs_read_what_the_drills_took(at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`practice status --json` has each drill with its moment and how long it took, oldest first, as the look that is kept has it."""
+    monkeypatch.setattr(drilled, "HISTORY", at_home / "drills.json")
+    monkeypatch.setattr(drilled, "settings", dict)
+    monkeypatch.setattr(health, "units", lambda *names: {name: {"ActiveState": "active", "Result": "success"} for name in names})
+    monkeypatch.setattr(alarm, "units", health.units)
+    for name, value in (("failed", list), ("database", lambda now: (CLUSTER, {})), ("backups", lambda cluster, now: ({}, {}))):
+        monkeypatch.setattr(health, name, value)
+    monkeypatch.setattr(alarm, "alive", lambda *_: None)
+    monkeypatch.setattr(status, "is_root", lambda: True)
+    for at, took in ((NOW - 86400, 2.0), (NOW, 3.0)):
+        drilled.note(DRILL | {"at": at, "restore_seconds": took})
+    main(["status", "--json"])
+    said = json.loads(capsys.readouterr().out)["drills"]
+    assert [(one["at"], one["restore_seconds"], one["check_seconds"]) for one in said] == [(NOW - 86400, 2.0, 1.0), (NOW, 3.0, 1.0)]
+    assert json.loads(alarm.SEEN.read_text())["drills"] == said
+
+
     config = tmp_path / "offsite.json"
     for name, value in (("HISTORY", tmp_path / "drills.json"), ("CONFIG", config), ("KEPT", 4)):
         monkeypatch.setattr(drilled, name, value)
