@@ -116,7 +116,7 @@ class Restic:
         made = (
             Snapshot(
                 one["id"],
-                datetime.fromisoformat(one["time"]).timestamp(),
+                moment(one["time"]),
                 tuple(one.get("tags") or ()),
                 one.get("summary", {}).get("total_bytes_processed", 0),
             )
@@ -220,6 +220,14 @@ class Restic:
 
 
 def pattern(path: Path) -> str:
+def moment(said: str) -> float:
+    """When a snapshot says that it was made; who has the password may have chosen a year that Python does not know, which is long ago."""
+    try:
+        return datetime.fromisoformat(said).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
     """A path for restic, in which no letter stands for another."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", str(path))
 
