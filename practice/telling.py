@@ -44,9 +44,17 @@ SENTENCES = {
     "mirror": ("The practice's data are on one disk alone.", f"Put another disk in the failed one's place. {LOOK}"),
     "mirror-differs": ("The two disks that hold the data may differ.", f"Do not wait: disks fail slowly, then at once. {LOOK}"),
     "offsite": ("The copy outside the practice is too old.", "See that the Internet is there, then: sudo practice offsite send"),
+    "offsite-foreign": (
+        "Outside lies a copy that this server has not made.",
+        "If it is none of yours: sudo practice recovery-kit --anew. Then, or if it is: sudo practice offsite accept",
+    ),
     "offsite-lost": ("The copy outside the practice was gone.", "A new one was begun. Ask whoever keeps it what has happened."),
     "offsite-removable": ("The copy outside could be removed from the practice.", "Whoever keeps it must make it append-only."),
     "offsite-renew": ("No new repository could be begun outside the practice.", f"Ask whoever keeps it whether there is room. {LOOK}"),
+    "offsite-shrunk": (
+        "The copy outside suddenly holds far less than before.",
+        "See what is missing: sudo practice offsite. If that is right: sudo practice offsite accept",
+    ),
     "offsite-verify": ("The copy outside the practice could not be read.", f"Call whoever keeps it. {LOOK}"),
     "pages": ("The database has read damaged pages.", f"Restore before they spread into old backups. {LOOK}"),
     "recovery-kit": ("Nobody holds a recovery kit that opens everything.", "Print one, and confirm it: sudo practice recovery-kit"),
@@ -113,6 +121,11 @@ def words(key: str) -> tuple[str, str]:
     return (f"{what} ({shown[0]})" if shown else what), remedy
 
 
+def advised(key: str, what: str) -> str:
+    """A sentence that stays on the server, with what to do, in the words that leave it."""
+    return f"{what} {words(key)[1]}"
+
+
 def message(said: Said, standing: int = 0) -> dict[str, str]:
     """Subject and text of one message; `standing` counts the alarms, for the sign of life."""
     state, key, since = said
@@ -121,11 +134,6 @@ def message(said: Said, standing: int = 0) -> dict[str, str]:
         stand = f"{standing} alarm{'s' if standing > 1 else ''}: sudo practice status" if standing else "no alarm"
         what = f"The server is alive and looks at itself: {stand}."
         remedy = "Nothing. When this message stays away, call whoever looks after the server."
-def advised(key: str, what: str) -> str:
-    """A sentence that stays on the server, with what to do, in the words that leave it."""
-    return f"{what} {words(key)[1]}"
-
-
     elif state == "test":
         what, remedy = "This is a test: alarms reach you.", "Nothing."
     elif state == "written":

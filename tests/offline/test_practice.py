@@ -107,6 +107,7 @@ def test_who_is_told_is_shown() -> None:
      ("recovery-kit", "recovery"), ("drill", "drill"), ("unit:practice-drill.service", "drill"),
      ("offsite-lost", "off-site"), ("media:monday", "media"), ("media-failed", "media"), ("unit:practice-media@sdb.service", "media"),
      ("unit:practice-offsite@send.service", "off-site"), ("drill-offsite", "off-site"), ("offsite-removable", "off-site"),
+     ("offsite-foreign", "off-site"), ("offsite-shrunk", "off-site"),
      ("unit:practice-offsite-drill.service", "off-site"), ("mirror", "mirror"), ("mirror-differs", "mirror"),
      ("unit:practice-mirror.service", "mirror")],
 )  # fmt: skip
@@ -379,8 +380,6 @@ def test_a_drill_that_does_not_take_place_is_noticed(tmp_path: Path, monkeypatch
     assert len(drilled.kept()) == drilled.KEPT and all(drill["ok"] for drill in drilled.kept())
 
 
-def test_a_quarter_without_a_drill_of_the_copy_outside_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that failed stands until one succeeds; each night's history does not push it out; where nothing is sent, nothing is missed."""
 def test_programs_read_what_the_drills_took(at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`practice status --json` has each drill with its moment and how long it took, oldest first, as the look that is kept has it."""
     monkeypatch.setattr(drilled, "HISTORY", at_home / "drills.json")
@@ -399,6 +398,8 @@ def test_programs_read_what_the_drills_took(at_home: Path, monkeypatch: pytest.M
     assert json.loads(alarm.SEEN.read_text())["drills"] == said
 
 
+def test_a_quarter_without_a_drill_of_the_copy_outside_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that failed stands until one succeeds; each night's history does not push it out; where nothing is sent, nothing is missed."""
     config = tmp_path / "offsite.json"
     for name, value in (("HISTORY", tmp_path / "drills.json"), ("CONFIG", config), ("KEPT", 4)):
         monkeypatch.setattr(drilled, name, value)
