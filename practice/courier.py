@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from practice import ledger
 from practice.engine import Engine, Incomplete, Missing, Restic
+from practice.ledger import Written
 from practice.offsite import CONFIG, HOME, REBUILD, kept, note, only_one, remember
 from practice.server import Trouble, run
 
@@ -70,10 +72,11 @@ def renew(now: float) -> None:
         sent = dict(copies(engine, {}, now))
         hint = engine.key()
         note(lambda state: state.update(generation=name, hint=hint, sent=sent))
+        ledger.forget(name)
         ask_whether_removable(name)
 
 
-def begun(month: str) -> tuple[str, Restic]:
+def begun(month: str) -> tuple[str, Written]:
     """A repository of our own under the first name that is free, or was begun by us. Raises Trouble.
 
     Whoever had the account's password could have taken a name before us; then the next one is as good.
@@ -110,11 +113,15 @@ def anew(now: float) -> None:
 
 
 def verify(now: float) -> None:
-    """A quarter of what lies there is read and compared, another one each week; could it be removed from here? Raises Trouble."""
+    """A quarter of what lies there is read and compared, another one each week. Could it be removed from here? Is all of it ours?
+
+    Raises Trouble.
+    """
     state = kept()
     if state.get("generation"):
         engine = opened(state["generation"], state.get("hint", ""))
         ask_whether_removable(state["generation"])
+        ledger.look(engine, now)
         engine.verify(quarter(now))
         note(lambda state: state.update(verified=now))
 
@@ -213,7 +220,7 @@ def said(*words: str) -> str:
         return f"{trouble}\n"
 
 
-def opened(generation: str, hint: str = "") -> Restic:
+def opened(generation: str, hint: str = "") -> Written:
     """The repository of this name. Raises Trouble at once when the right one is not there: restic would go on trying."""
     reached()
     return repository(generation, secret("password"), secret("login"), hint)
@@ -238,7 +245,7 @@ def reached() -> None:
         raise Trouble(f"{parts.hostname} does not answer: {bad}") from None
 
 
-def repository(generation: str, password: str, login: str, hint: str = "", *program: str) -> Restic:
+def repository(generation: str, password: str, login: str, hint: str = "", *program: str) -> Written:
     """The repository of this name at the clinic's host, and restic, called as `program`."""
     settings = json.loads(CONFIG.read_text())
     secrets = {
@@ -247,7 +254,8 @@ def repository(generation: str, password: str, login: str, hint: str = "", *prog
         "RESTIC_REST_PASSWORD": login.strip(),
         "RESTIC_CACERT": settings["authority"],
     } | ({"RESTIC_KEY_HINT": hint} if hint else {})
-    return Restic(f"rest:{settings['url']}/{settings['account']}/{generation}/", secrets, HOME / "cache", *program)
+    where = f"rest:{settings['url']}/{settings['account']}/{generation}/"
+    return Written(generation, where, secrets, HOME / "cache", *program)
 
 
-RUNS: dict[str, Callable[[float], None]] = {"send": send, "renew": renew, "verify": verify, "anew": anew}
+RUNS: dict[str, Callable[[float], None]] = {"send": send, "renew": renew, "verify": verify, "anew": anew, "accept": ledger.accept}

@@ -104,11 +104,11 @@ class Restic:
     def back_up(self, paths: Sequence[Path], *tags: str) -> str:
         """Keep what is there now; the new snapshot's id."""
         # What pgBackRest has not finished writing has this suffix; it is gone before it could be read.
-        return self._backup(["--exclude=*.pgbackrest.tmp", "--", *(str(path) for path in paths)], tags)
+        return self._backup(["--exclude=*.pgbackrest.tmp", "--", *(str(path) for path in paths)], tags)["snapshot_id"]
 
     def back_up_text(self, text: str, name: str, *tags: str) -> str:
         """Keep a text that lies in no file."""
-        return self._backup(["--stdin", f"--stdin-filename={name}"], tags, stdin=text)
+        return self._backup(["--stdin", f"--stdin-filename={name}"], tags, stdin=text)["snapshot_id"]
 
     def snapshots(self) -> list[Snapshot]:
         """What can be gone back to, oldest first."""
@@ -116,7 +116,7 @@ class Restic:
         made = (
             Snapshot(
                 one["id"],
-                datetime.fromisoformat(one["time"]).timestamp(),
+                moment(one["time"]),
                 tuple(one.get("tags") or ()),
                 one.get("summary", {}).get("total_bytes_processed", 0),
             )
@@ -156,7 +156,8 @@ class Restic:
         for how in (["--max-unused=unlimited"], []):
             self._ask("prune", *how, timeout=86400)
 
-    def _backup(self, words: Sequence[str], tags: Sequence[str], stdin: str = "") -> str:
+    def _backup(self, words: Sequence[str], tags: Sequence[str], stdin: str = "") -> dict[str, Any]:
+        """What restic sums up at the end."""
         marks = [f"--tag={tag}" for tag in tags]
         command = ["backup", "--json", "--no-scan", "--cleanup-cache", f"--host={OWNER}", *marks, *words]
         try:
@@ -168,7 +169,7 @@ class Restic:
             # can put one there that keeps restic out, or, with less than 16 bytes, makes 0.18.0 crash (its pull request 21977).
             self._ask("unlock", "--remove-all", timeout=120)
             said = self._ask(*command, stdin=stdin, timeout=86400)
-        return json.loads(said.strip().splitlines()[-1])["snapshot_id"]
+        return json.loads(said.strip().splitlines()[-1])
 
     def _ask(self, *words: str, stdin: str = "", timeout: float = 600) -> str:
         """What restic prints. Raises Trouble with its last words."""
@@ -217,6 +218,14 @@ class Restic:
                     process.terminate()
                 elif time.monotonic() > end:
                     raise
+
+
+def moment(said: str) -> float:
+    """When a snapshot says that it was made; who has the password may have chosen a year that Python does not know, which is long ago."""
+    try:
+        return datetime.fromisoformat(said).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def pattern(path: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from practice import counting, drilled, journal, media, mirror, offsite, outbox, recovery_kit
 from practice.server import CLUSTER, STANZA, VOLUME, Trouble, failed, repository, settings, sql, units
+from practice.telling import advised
 
 ARCHIVE_COMMAND = "/usr/local/lib/cabinet/pgbackrest-archive-push %p"
 TIMERS = (
@@ -57,12 +58,12 @@ def look(now: float | None = None) -> dict[str, Any]:
     seen["disks"] = {path: used_percent(path) for path in DISKS if path == "/" or os.path.ismount(path)}
     troubles = disk_troubles(seen["disks"])
     if seen["volume"] == "closed":
-        troubles["locked"] = "The data volume is closed, so the practice cannot work. It wants its recovery key, or the TPM it knows."
+        troubles["locked"] = advised("locked", "The data volume is closed, so the practice cannot work.")
         seen |= {"database": {"up": False}, "backup": {}, "counts": {}} | {name: {} for name in WHAT_IS_KEPT}
     else:
         idle = sorted(timer for timer in timers if states[timer]["ActiveState"] != "active")
         if idle:
-            troubles["timers"] = f"Switched off, so nothing happens by itself any more: {', '.join(idle)}."
+            troubles["timers"] = advised("timers", f"Switched off, so nothing happens by itself any more: {', '.join(idle)}.")
         seen["database"], wrong = database(now)
         troubles |= wrong
         seen["backup"], wrong = backups(seen["database"], now)
@@ -111,16 +112,17 @@ def database(now: float) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         said = sql(ASK) | {"up": True}
     except Trouble as trouble:
-        return {"up": False}, {"database": f"The database does not answer: {trouble}."}
+        return {"up": False}, {"database": advised("database", f"The database does not answer: {trouble}.")}
     wrong = {}
     if said["archive_command"] != ARCHIVE_COMMAND:
-        wrong["wal-off"] = "The database no longer hands its changes to the backup (archive_command was changed)."
+        wrong["wal-off"] = advised("wal-off", "The database no longer hands its changes to the backup (archive_command was changed).")
     if (said["failed_at"] or 0) > (said["archived_at"] or 0):
-        wrong["wal-failing"] = f"Changes do not reach the backup disk since {clock(said['failed_at'])} (WAL {said['failed']})."
+        since = f"Changes do not reach the backup disk since {clock(said['failed_at'])} (WAL {said['failed']})."
+        wrong["wal-failing"] = advised("wal-failing", since)
     elif said["waiting_since"] and now - said["waiting_since"] > WAITING_SECONDS:
-        wrong["wal-failing"] = f"Changes wait for the backup disk since {clock(said['waiting_since'])}."
+        wrong["wal-failing"] = advised("wal-failing", f"Changes wait for the backup disk since {clock(said['waiting_since'])}.")
     if said["wal_bytes"] > WAL_LIMIT_BYTES:
-        wrong["wal-full"] = f"{said['wal_bytes'] >> 20} MiB of changes pile up in pg_wal; when the volume is full, the database stops."
+        wrong["wal-full"] = advised("wal-full", f"{said['wal_bytes'] >> 20} MiB of changes pile up in pg_wal.")
     if said["broken_pages"]:
         wrong["pages"] = f"The database has read {said['broken_pages']} damaged pages. Restore before they spread into old backups."
     return said, wrong
@@ -129,14 +131,14 @@ def database(now: float) -> tuple[dict[str, Any], dict[str, str]]:
 def backups(cluster: dict[str, Any], now: float) -> tuple[dict[str, Any], dict[str, str]]:
     """The repository: its newest backup, how far back it reaches, and whether it is young enough."""
     if not os.path.ismount("/backup"):
-        return {}, {"backup": "The backup disk is not mounted at /backup."}
+        return {}, {"backup": advised("backup", "The backup disk is not mounted at /backup.")}
     try:
         found = repository()
     except Trouble as trouble:
-        return {}, {"backup": f"The backup repository cannot be read: {trouble}."}
+        return {}, {"backup": advised("backup", f"The backup repository cannot be read: {trouble}.")}
     taken = found.get("backup", [])
     if not taken:
-        return {}, {"backup": "There is no backup at all."}
+        return {}, {"backup": advised("backup", "There is no backup at all.")}
     newest = taken[-1]
     seen = {
         "newest": newest["timestamp"]["stop"], "newest_type": newest["type"], "newest_label": newest["label"],
@@ -146,14 +148,14 @@ def backups(cluster: dict[str, Any], now: float) -> tuple[dict[str, Any], dict[s
     wrong = {}
     hours = (now - seen["newest"]) / 3600
     if hours > settings().get("max_age_hours", 26):
-        wrong["backup"] = f"The newest backup is {age(now - seen['newest'])} old ({clock(seen['newest'])})."
+        wrong["backup"] = advised("backup", f"The newest backup is {age(now - seen['newest'])} old ({clock(seen['newest'])}).")
     elif ahead := [backup for backup in taken if backup["timestamp"]["stop"] > now + 3600]:
         wrong["backup"] = (
             f"Backup {ahead[-1]['label']} bears a time that has not come yet ({clock(ahead[-1]['timestamp']['stop'])}): the clock was "
             "wrong, or is. How old it is, nobody knows, and until then no full backup can be made. See docs/faults.md."
         )
     if newest.get("error"):
-        wrong["backup-pages"] = f"Backup {newest['label']} found damaged pages in the database."
+        wrong["backup-pages"] = advised("backup-pages", f"Backup {newest['label']} found damaged pages in the database.")
     if lost := missing_segments(newest["archive"]["stop"], cluster.get("archived") or ""):
         wrong["wal-lost"] = (
             f"{len(lost)} pieces of the changes since the newest backup are not on the backup disk (first: WAL {lost[0]}), although the "
@@ -186,7 +188,8 @@ def segment_name(timeline: str, number: int) -> str:
 
 def disk_troubles(disks: dict[str, int]) -> dict[str, str]:
     """One sentence per disk that fills."""
-    return {f"disk:{path}": f"The disk of {path} is {used} % full." for path, used in disks.items() if used >= FULL_PERCENT}
+    full = {f"disk:{path}": f"The disk of {path} is {used} % full." for path, used in disks.items() if used >= FULL_PERCENT}
+    return {key: advised(key, what) for key, what in full.items()}
 
 
 def used_percent(path: str) -> int:

@@ -31,6 +31,8 @@ DAY = 86400
 # Another day's medium stands in for one that is forgotten; not for one that is never seen again.
 STANDS_IN_DAYS = 14
 REMEMBERED = 60
+# What the kernel says where a medium is full, and restic after it.
+NO_ROOM = "no space left"
 NONE = "there are NONE: the clinic file has no section media"
 
 
@@ -146,7 +148,8 @@ def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
         error = medium.get("error")
         if error and error["at"] > newest and not writing:
             failed = f"The medium of {medium['weekday']} could not be written: {error['why']}."
-            wrong["media-failed"] = f"{failed} Plug it in again, or another one."
+            larger = f"It is full: take a larger one in its place: sudo practice media enrol {medium['weekday']}"
+            wrong["media-failed"] = f"{failed} {larger if NO_ROOM in error['why'] else 'Plug it in again, or another one.'}"
     return seen, wrong
 
 

@@ -27,11 +27,12 @@ REBUILD = Path("/var/lib/cabinet/rebuild.json")
 # The service's own: nobody came, or what is there is not whole. It is tried again, and the watch looks at the age of what arrived.
 TRY_AGAIN = 75
 TIMED = ("send", "renew", "verify")
-RUNS = (*TIMED, "anew")
+RUNS = (*TIMED, "anew", "accept")
 KINDS = ("database", "changes", "documents", "configuration")
 # A quarter is read each week; one week may be missed. A new month has time to be sent over a slow line.
 VERIFIED_DAYS, RENEWED_DAYS = 15, 45
 LOST_DAYS = 7
+ACCEPT = "sudo practice offsite accept"
 NONE = "there is NONE: the clinic file has no section offsite"
 TIMERS = tuple(f"practice-offsite-{what}.timer" for what in (*TIMED, "drill"))
 
@@ -39,10 +40,13 @@ State = dict[str, Any]
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice offsite [send | anew | run WHAT]`."""
+    """`practice offsite [send | anew | accept | run WHAT]`."""
     parser = commands.add_parser("offsite", help="the copy outside the practice: how old it is; send it now", description=__doc__)
-    what = "anew: leave the repository as it is, and begin another; run is for the services"
-    parser.add_argument("action", nargs="?", choices=["show", "send", "anew", "run"], default="show", help=what)
+    what = (
+        "anew: leave the repository as it is, and begin another; accept: you have looked, and what is foreign, or less, is right; "
+        "run is for the services"
+    )
+    parser.add_argument("action", nargs="?", choices=["show", "send", "anew", "accept", "run"], default="show", help=what)
     parser.add_argument("what", nargs="?", choices=RUNS, default="send")
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -124,6 +128,8 @@ def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
         "verified": verified,
         "max_age_minutes": settings["max_age_minutes"],
         "errors": errors,
+        "foreign": len(state.get("foreign", {})),
+        "shrunk": sorted(state.get("shrunk", {})),
     }
     wrong = {}
     minutes = (now - (newest or asked)) / 60
@@ -140,14 +146,40 @@ def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
         wrong["offsite-removable"] = (
             "The place outside lets this server remove what lies there; so can whoever breaks in. It must be append-only: docs/offsite.md."
         )
+    wrong |= doubted(state)
     if generation and now - max(asked, time.mktime(time.strptime(generation[:7], "%Y-%m"))) > RENEWED_DAYS * 86400:
         wrong["offsite-renew"] = because(f"For {RENEWED_DAYS} days no new repository could be begun outside", errors.get("renew"))
     return seen, wrong
 
 
+def doubted(state: State) -> dict[str, str]:
+    """What stands until a person has looked, and accepts it: practice/ledger.py has noted it."""
+    wrong = {}
+    if foreign := state.get("foreign"):
+        wrong["offsite-foreign"] = (
+            f"Copies lie outside that this server has not made ({len(foreign)}, the newest says {clock(max(foreign.values()))}): somebody "
+            f"else has part C of the recovery kit. If it is none of you: sudo practice recovery-kit --anew. Then, or if it is: {ACCEPT}"
+        )
+    if shrunk := state.get("shrunk"):
+        less = ", ".join(f"{kind} {size(holds)} instead of {size(state['held'][kind])}" for kind, holds in sorted(shrunk.items()))
+        back = "What is missing comes back by sudo practice restore; older copies are still there."
+        wrong["offsite-shrunk"] = f"The copy outside suddenly holds far less: {less}. {back} If it is right: {ACCEPT}"
+    return wrong
+
+
 def because(what: str, reason: str | None) -> str:
     """A sentence with its reason, if there is one."""
     return f"{what}: {reason}." if reason else f"{what}."
+
+
+def size(holds: tuple[int, int]) -> str:
+    """How much a copy holds, in bytes and in files."""
+    return f"{holds[0] / (1 << 20):.1f} MiB in {holds[1]} files"
+
+
+def clock(seconds: float) -> str:
+    """A moment as people write it, in the practice's time zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def describe(seen: dict[str, Any]) -> str:
@@ -156,4 +188,4 @@ def describe(seen: dict[str, Any]) -> str:
         return NONE
     if not seen["newest"]:
         return "nothing has been sent yet"
-    return f"sent up to {time.strftime('%Y-%m-%d %H:%M', time.localtime(seen['newest']))}; repository {seen['generation']}"
+    return f"sent up to {clock(seen['newest'])}; repository {seen['generation']}"

@@ -13,7 +13,10 @@ from practice.health import age, clock
 from practice.server import is_root
 
 OFFSITE = ("unit:practice-offsite",)
-OUTSIDE = ("offsite", "offsite-verify", "offsite-renew", "offsite-lost", "offsite-removable", "drill-offsite")
+OUTSIDE = (
+    "offsite", "offsite-verify", "offsite-renew", "offsite-lost", "offsite-removable", "offsite-foreign", "offsite-shrunk",
+    "drill-offsite",
+)  # fmt: skip
 DRILL = ("unit:practice-drill",)
 MEDIA = ("unit:practice-media",)
 MIRROR = ("unit:practice-mirror",)

@@ -20,26 +20,46 @@ LOOK = "Log in and read: sudo practice status"
 # For each kind of alarm (the key up to its first colon): what is wrong, and what to do.
 SENTENCES = {
     "backup": ("There is no backup that is young enough.", "See that the backup disk is there, then: sudo practice backup"),
-    "backup-pages": ("A backup found damaged pages in the database.", f"Do not wait: disks fail slowly, then at once. {LOOK}"),
+    "backup-pages": (
+        "A backup found damaged pages in the database.",
+        "Do not wait: disks fail slowly, then at once. Another disk; then back to before the damage: sudo practice restore",
+    ),
     "breakglass": ("The sealed password of the console was used.", "If it was none of you, call now. If it was: sudo practice breakglass"),
-    "database": ("The database does not answer.", LOOK),
-    "disk": ("A disk is nearly full.", f"{LOOK}, and make room before the database stops."),
+    "database": (
+        "The database does not answer.",
+        "Why: sudo tail /var/log/postgresql/postgresql-17-main.log. Then: sudo systemctl restart postgresql@17-main",
+    ),
+    "disk": (
+        "A disk is nearly full.",
+        "Make room before the database stops, or take a larger disk. What fills it: sudo du -xhd 2 / /data /backup | sort -h",
+    ),
     "drill": ("For days no backup was restored on trial.", f"Try it: sudo practice drill. {LOOK}"),
     "drill-offsite": ("The copy outside was not restored on trial, or did not restore.", f"sudo practice drill --from offsite. {LOOK}"),
     "locked": ("The data volume is closed, so the practice cannot work.", "With the recovery key: sudo practice unlock"),
     "media": ("The external medium of a working day is missing.", "Plug it in; the server writes it, and says when it can go."),
-    "media-failed": ("An external medium could not be written.", "Plug it in again, or another one. Why: sudo practice media"),
+    "media-failed": (
+        "An external medium could not be written.",
+        "Plug it in again, or another one; where it was full, a larger one. Why: sudo practice media",
+    ),
     "mirror": ("The practice's data are on one disk alone.", f"Put another disk in the failed one's place. {LOOK}"),
     "mirror-differs": ("The two disks that hold the data may differ.", f"Do not wait: disks fail slowly, then at once. {LOOK}"),
     "offsite": ("The copy outside the practice is too old.", "See that the Internet is there, then: sudo practice offsite send"),
+    "offsite-foreign": (
+        "Outside lies a copy that this server has not made.",
+        "If it is none of yours: sudo practice recovery-kit --anew. Then, or if it is: sudo practice offsite accept",
+    ),
     "offsite-lost": ("The copy outside the practice was gone.", "A new one was begun. Ask whoever keeps it what has happened."),
     "offsite-removable": ("The copy outside could be removed from the practice.", "Whoever keeps it must make it append-only."),
     "offsite-renew": ("No new repository could be begun outside the practice.", f"Ask whoever keeps it whether there is room. {LOOK}"),
+    "offsite-shrunk": (
+        "The copy outside suddenly holds far less than before.",
+        "See what is missing: sudo practice offsite. If that is right: sudo practice offsite accept",
+    ),
     "offsite-verify": ("The copy outside the practice could not be read.", f"Call whoever keeps it. {LOOK}"),
     "pages": ("The database has read damaged pages.", f"Restore before they spread into old backups. {LOOK}"),
     "recovery-kit": ("Nobody holds a recovery kit that opens everything.", "Print one, and confirm it: sudo practice recovery-kit"),
     "restore": ("A restore was interrupted.", "Go on, or take it back: sudo practice restore"),
-    "timers": ("Something that should happen by itself is switched off.", LOOK),
+    "timers": ("Something that should happen by itself is switched off.", "Run the deploy again: it switches all of it on."),
     "unit": ("A service has failed.", LOOK),
     "unsent": ("An alarm could not be delivered to one of those who should get it.", "Ask for the reason: sudo practice alarm test"),
     "unused": ("Somebody who may log in has not done so for a long time.", "If they have left, take them out of the clinic file."),
@@ -102,6 +122,11 @@ def words(key: str) -> tuple[str, str]:
     what, remedy = SENTENCES.get(kind, OTHER)
     shown = DETAILS[kind].match(detail) if kind in DETAILS else None
     return (f"{what} ({shown[0]})" if shown else what), remedy
+
+
+def advised(key: str, what: str) -> str:
+    """A sentence that stays on the server, with what to do, in the words that leave it."""
+    return f"{what} {words(key)[1]}"
 
 
 def message(said: Said, standing: int = 0) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """offsite: a copy of everything leaves the practice every 15 minutes, encrypted here, to a place where nothing can be deleted from here.
 
-Claims: OFF-01 to OFF-09.  Changes from Debian defaults: restic; an account of the system that sends, reads everything, and writes
+Claims: OFF-01 to OFF-10.  Changes from Debian defaults: restic; an account of the system that sends, reads everything, and writes
 nothing; timers that send, that begin a new repository each month, that read a part of what lies there each week, and that restore it
 on trial each quarter.
 """
@@ -138,7 +138,11 @@ def units(clinic: Clinic) -> None:
     schedule = {
         "send": ("OFF-01", f"*:{minute:02}/15:{second:02}", "The copy outside the practice every 15 minutes"),
         "renew": ("OFF-07", f"*-*-* 02:{minute:02}:{second:02}", "A new repository outside the practice each month"),
-        "verify": ("OFF-07 OFF-09", f"Sat *-*-* 04:{minute:02}:{second:02}", "A part of the copy outside the practice read every week"),
+        "verify": (
+            "OFF-07 OFF-09 OFF-10",
+            f"Sat *-*-* 04:{minute:02}:{second:02}",
+            "A part of the copy outside the practice read every week",
+        ),
         "drill": (
             "OFF-08",
             f"Sun *-01,04,07,10-{sunday:02}..{sunday + 6:02} 04:{minute:02}:{second:02}",

@@ -312,3 +312,46 @@ def attacked(host: Host, vault: Server, generation: str) -> None:
     who = f"setpriv --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups"
     forget = f"{who} restic --quiet --no-cache forget --prune --keep-last=1"
     host.run(f"{WAY}; {given} {forget}; {given} {who} python3 -c {shlex.quote(DESTROY)} {vault.address} {vault.port} {shlex.join(paths)}")
+
+
+def read_once_in_a_lifetime(host: Host) -> None:
+    timer = f"{SYSTEMD}/practice-offsite-verify.timer"
+    host.check_output(f"sed -i 's/^OnCalendar=.*/OnCalendar=2099-01-01/' {timer} && systemctl daemon-reload")
+
+
+@claim("OFF-10", broken_by=read_once_in_a_lifetime, symptom="practice-offsite-verify.timer")
+def test_what_nobody_here_has_sent_and_what_holds_far_less_is_noticed(host: Host, vault: Server, tmp_path: Path) -> None:
+    """By somebody who has the password, marked as ours; and documents that are gone. Both stand until a person accepts them."""
+    said = host.check_output("systemctl show -p ActiveState,TimersCalendar practice-offsite-verify.timer")
+    wanted = ("ActiveState=active", "OnCalendar=Sat *-*-* 04:")
+    assert [word for word in wanted if word not in said] == [], f"practice-offsite-verify.timer: {said}"
+    alarm = {"offsite-foreign", "offsite-shrunk"}
+    many = "$(find /srv -type f | wc -l)"
+    host.check_output(f"mkdir -p /srv/probe && cd /srv/probe && seq $((50 + 2 * {many})) | xargs touch")
+    theirs: list[Path] = []
+    try:
+        sent(host)
+        state = sent(host, "verify")
+        assert looked(host) & alarm == set(), f"control: nothing is wrong yet: {state.get('foreign')} {state.get('shrunk')}"
+        (tmp_path / "letter").write_text(PATIENT)
+        engine = opened(host, vault, state)
+        id = engine.back_up([tmp_path / "letter"], "documents")
+        theirs.append(vault.store / state["generation"] / "snapshots" / id)
+        host.check_output("rm -rf /srv/probe")
+        sent(host)
+        sent(host, "verify")
+        assert looked(host) & alarm == alarm, "no alarm although one is not ours, and much is missing"
+        host.run("practice offsite accept")
+        sent(host, "verify")
+        assert looked(host) & alarm == set(), "the alarm stays although a person has accepted it"
+    finally:
+        # What somebody else has sent would be what the next drill fetches.
+        for path in theirs:
+            path.unlink()
+        host.check_output("rm -rf /srv/probe")
+
+
+def looked(host: Host) -> set[str]:
+    """The alarms that stand when the watch has looked."""
+    host.check_output("systemctl start practice-watch.service")
+    return set(alarms(host))

@@ -16,8 +16,8 @@ import pytest
 
 from kit import post
 from kit.delay import Line
-from practice import courier, offsite
-from practice.engine import Restic
+from practice import courier, ledger, offsite
+from practice.engine import Incomplete, Restic, Snapshot
 from practice.server import Trouble
 from tests.restserver import ACCOUNT, ADDRESS, Server, rest_server
 
@@ -37,6 +37,8 @@ while piece := os.read(0, 65536):
     far.sendall(piece)
 """
 DAY = 86400
+# Its first page is not there, whoever reads it.
+UNREADABLE = Path("/proc/self/mem")
 FOR_GOOD = "the server, for good"
 GIVEN_UP = 60 * 60
 
@@ -105,6 +107,12 @@ def test_what_is_sent_when(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_
     assert [one.tags for one in newest if one.id == third["changes"]["id"]] == [("changes", f"with:{third['database']['id'][:8]}")]
     assert offsite.look(NOW + 1800 + 59 * 60)[1] == {}
     assert set(offsite.look(NOW + 1800 + 61 * 60)[1]) == {"offsite"}
+    # What a new machine needs to become this one, each week, changed or not.
+    courier.send(first["system"]["at"] + 7 * DAY - 1)
+    assert offsite.kept()["sent"]["system"] == first["system"] == third["system"] and len(copies("system")) == 1
+    courier.send(first["system"]["at"] + 7 * DAY)
+    assert offsite.kept()["sent"]["system"]["id"] == copies("system")[1]
+    offsite.note(lambda state: state.update(sent=third))
     # A quarter of an hour in which nobody is there is no failure of the service, and its reason is kept.
     monkeypatch.setattr(courier, "opened", lambda *_: (_ for _ in ()).throw(Trouble("nobody answers")))
     assert offsite.serve("send") == offsite.TRY_AGAIN
@@ -181,6 +189,114 @@ def test_a_host_that_lets_things_be_removed(server: Server, changes_alone: None)
         server._start()
         run(NOW)
         assert ("append-only" in offsite.look(NOW + 1)[1].get("offsite-removable", "")) is alarm, (append_only, run)
+
+
+def elsewhere(server: Server, *words: str) -> str:
+    """A copy that somebody else has made, who has the password and marks it as this server does; its id."""
+    engine = server.engine(offsite.kept()["generation"], "the practice's own")
+    said = engine._ask("backup", "--json", "--host=practice", "--tag=documents", *words, str(courier.DOCUMENTS))
+    return json.loads(said.splitlines()[-1])["snapshot_id"]
+
+
+def cut_off() -> str:
+    """The power goes here."""
+    raise KeyboardInterrupt
+
+
+def seen(now: float) -> str:
+    """What a look at all that lies there says of somebody else's; the look ends well."""
+    courier.verify(now)
+    return offsite.look(now)[1].get("offsite-foreign", "")
+
+
+@pytest.mark.parametrize("moment", ["2099-01-01 00:00:00", "2001-01-01 00:00:00", "0000-01-01 00:00:00", ""])
+def test_what_somebody_else_has_sent_is_noticed(server: Server, moment: str) -> None:
+    """Whatever time it bears. It stands, also in another repository, until a person accepts it; and what comes then is an alarm again."""
+    for number in range(3):
+        (courier.DOCUMENTS / "letter").write_text(f"Nadia, {number}")
+        assert offsite.serve("send") == 0
+    assert seen(NOW) == "", "control: all of it is ours"
+    theirs = elsewhere(server, *([f"--time={moment}"] if moment else []))
+    assert offsite.serve("send") == 0
+    assert "not made (1, the newest says" in seen(NOW) and list(offsite.kept()["foreign"]) == [theirs]
+    courier.anew(NOW)
+    assert "(1," in seen(NOW) and offsite.serve("accept") == 0 and seen(NOW) == ""
+    theirs = elsewhere(server)
+    assert "(1," in seen(NOW) and offsite.serve("accept") == 0 and seen(NOW) == "", "accepted, where it lies"
+    assert theirs in {one.id for one in courier.opened(offsite.kept()["generation"]).snapshots()}, "control: it is still there"
+
+
+def test_what_was_written_but_never_told_is_ours(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What restic keeps although a file could not be read; what was sent when the power went; what arrives while the list is made."""
+    assert offsite.serve("send") == 0
+    with pytest.raises(Incomplete):
+        courier.opened(offsite.kept()["generation"]).back_up([courier.DOCUMENTS, UNREADABLE], "documents")
+    assert len(copies("documents")) == 2 and seen(NOW) == ""
+    real = ledger.add
+    with monkeypatch.context() as cut:
+        cut.setattr(ledger, "add", lambda file, words: real(file, words if words.startswith("\n") else cut_off()))
+        with pytest.raises(KeyboardInterrupt):
+            courier.send(NOW)
+    assert len(copies("changes")) == 2 and seen(NOW) == ""
+    with monkeypatch.context() as arrives:
+        there = Restic.snapshots
+
+        def meanwhile(engine: Restic) -> list[Snapshot]:
+            """A run of the other service ends while the list is made."""
+            arrives.setattr(Restic, "snapshots", there)
+            courier.send(NOW)
+            return there(engine)
+
+        arrives.setattr(Restic, "snapshots", meanwhile)
+        assert seen(NOW) == "" and len(copies("changes")) == 3
+
+
+def test_a_server_that_was_rebuilt_takes_what_is_there_for_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does one that kept no ledger yet. Not what bears a time that has not come, nor what lies in another new one before it does."""
+    assert offsite.serve("send") == 0
+    month = offsite.kept()["generation"]
+    (ours,) = ledger.ledgers()
+    ours.unlink()
+    assert seen(NOW) == ""
+    elsewhere(server)
+    ahead = elsewhere(server, "--time=2099-01-01 00:00:00")
+    for path in offsite.HOME.iterdir():
+        if path.is_file():
+            path.unlink()
+    assert offsite.serve("send") == 0 and offsite.kept()["generation"] == month
+    assert "(1," in seen(NOW) and list(offsite.kept()["foreign"]) == [ahead]
+    assert offsite.serve("accept") == 0
+    following = server.engine(f"{month}-2", "the practice's own")
+    following.prepare()
+    following.back_up([courier.DOCUMENTS], "documents")
+    courier.anew(NOW)
+    assert offsite.kept()["generation"] == f"{month}-2" and "(1," in seen(NOW)
+    assert [path.name for path in ledger.ledgers()] == [f"written-{month}-2"]
+
+
+def test_documents_that_are_suddenly_gone_are_noticed(server: Server) -> None:
+    """At once, while the older copy stays; until they are back, or a person accepts it. Another repository changes nothing of that."""
+    letters = [courier.DOCUMENTS / f"letter {number}" for number in range(60)]
+
+    def alarm(*there: Path) -> str:
+        """What is said when these are there, and were sent."""
+        for path in letters:
+            path.unlink(missing_ok=True)
+        for path in there:
+            path.write_text("Nadia")
+        assert offsite.serve("send") == 0
+        return offsite.look(NOW)[1].get("offsite-shrunk", "")
+
+    assert alarm(*letters) == ""
+    whole = offsite.kept()["sent"]["documents"]["id"]
+    assert "in 11 files instead of" in alarm(*letters[:10])
+    assert whole in copies("documents")
+    assert "in 21 files instead of" in alarm(*letters[:20])
+    courier.anew(NOW)
+    assert "in 21 files" in offsite.look(NOW)[1]["offsite-shrunk"]
+    assert alarm(*letters) == ""
+    assert alarm(*letters[:10]) != "" and offsite.serve("accept") == 0 and "offsite-shrunk" not in offsite.look(NOW)[1]
+    assert alarm(*letters[:9]) == ""
 
 
 def test_a_stranger_is_told_nothing(server: Server, tmp_path: Path) -> None:

@@ -195,7 +195,8 @@ def test_a_medium_that_is_full(server: Server) -> None:
     assert said.returncode == 75 and "no space left" in said.stderr and time.monotonic() - began < 60, said
     (medium,) = [medium for medium in server.noted()["media"].values() if medium["serial"] == "stick4"]
     assert "no space left" in medium["error"]["why"] and len(medium["copies"]) == 1
-    assert "The medium of thursday could not be written" in server.run(f"{PRACTICE} media").stdout
+    told = server.run(f"{PRACTICE} media").stdout
+    assert "The medium of thursday could not be written" in told and "take a larger one" in told and "Plug it in again" not in told, told
     assert server.closed()
     ids = [snapshot["id"] for snapshot in json.loads(server.restic(name, "snapshots --json"))]
     assert [snapshot["id"] for snapshot in first if snapshot["id"] not in ids] == [], "what it held is gone"

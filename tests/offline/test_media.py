@@ -80,6 +80,18 @@ def test_a_copy_that_failed_is_wrong_until_one_succeeds() -> None:
     assert missed() == set()
 
 
+@pytest.mark.parametrize(
+    ("why", "remedy"),
+    [("restic backup: write: no space left on device", "sudo practice media enrol monday"), ("it was pulled out", "Plug it in again")],
+)
+def test_a_medium_that_is_full_is_not_to_be_plugged_in_again(why: str, remedy: str) -> None:
+    """It would be as full again; anything else may be over."""
+    written("monday", 2)
+    media.note("uuid-monday", error={"at": NOW - HOUR, "why": why})
+    said = media.look(NOW)[1]["media-failed"]
+    assert remedy in said and ("Plug it in again" in said) != ("take a larger one" in said), said
+
+
 def test_it_says_what_can_be_taken_out(server: Path) -> None:
     """What is plugged in and finished; what is not finished stays."""
     written("monday", 0)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import practice
-from practice import alarm, beside, clusters, drilled, health, offsite, status, timeline
+from practice import alarm, beside, clusters, drilled, health, offsite, status, telling, timeline
 from practice.__main__ import main
 from practice.server import Trouble
 from roles.recovery import OPENED_BY
@@ -110,6 +110,7 @@ def test_who_is_told_is_shown() -> None:
      ("recovery-kit", "recovery"), ("drill", "drill"), ("unit:practice-drill.service", "drill"),
      ("offsite-lost", "off-site"), ("media:monday", "media"), ("media-failed", "media"), ("unit:practice-media@sdb.service", "media"),
      ("unit:practice-offsite@send.service", "off-site"), ("drill-offsite", "off-site"), ("offsite-removable", "off-site"),
+     ("offsite-foreign", "off-site"), ("offsite-shrunk", "off-site"),
      ("unit:practice-offsite-drill.service", "off-site"), ("mirror", "mirror"), ("mirror-differs", "mirror"),
      ("unit:practice-mirror.service", "mirror")],
 )  # fmt: skip
@@ -148,7 +149,9 @@ def test_a_locked_server_still_has_a_screen(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_the_database_says_is_judged(change: dict[str, Any], keys: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each trouble has its own key, and a failure that was made up for is none."""
     monkeypatch.setattr(health, "sql", lambda statement: {key: value for key, value in (CLUSTER | change).items() if key != "up"})
-    assert set(health.database(NOW)[1]) == keys
+    wrong = health.database(NOW)[1]
+    assert set(wrong) == keys
+    assert [text for key, text in wrong.items() if key != "pages" and not text.endswith(telling.words(key)[1])] == [], "and what to do?"
 
 
 def test_a_database_that_is_silent_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +161,8 @@ def test_a_database_that_is_silent_is_an_alarm(monkeypatch: pytest.MonkeyPatch) 
         raise Trouble("connection refused")
 
     monkeypatch.setattr(health, "sql", silent)
-    assert "connection refused" in health.database(NOW)[1]["database"]
+    said = health.database(NOW)[1]["database"]
+    assert "connection refused" in said and "sudo systemctl restart postgresql@17-main" in said
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,30 @@ def test_a_backup_that_is_missed_is_an_alarm(hours: int, error: bool, keys: set[
     monkeypatch.setattr(health.os.path, "ismount", lambda path: True)
     monkeypatch.setattr(health, "settings", lambda: {"max_age_hours": 26})
     monkeypatch.setattr(health, "missing_segments", lambda first, last: [])
-    assert set(health.backups(CLUSTER, NOW)[1]) == keys
+    wrong = health.backups(CLUSTER, NOW)[1]
+    assert set(wrong) == keys
+    assert [text for key, text in wrong.items() if not text.endswith(telling.words(key)[1])] == [], "and what to do?"
+
+
+@pytest.mark.parametrize(("mounted", "found"), [(False, {}), (True, None), (True, {})])
+def test_where_there_is_no_backup_it_is_said_what_to_do(mounted: bool, found: dict | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is not there, cannot be read, or is empty."""
+
+    def repository() -> dict[str, Any]:
+        if found is None:
+            raise Trouble("wrong key")
+        return found
+
+    monkeypatch.setattr(health, "repository", repository)
+    monkeypatch.setattr(health.os.path, "ismount", lambda path: mounted)
+    assert health.backups(CLUSTER, NOW)[1]["backup"].endswith("sudo practice backup")
+
+
+def test_a_disk_that_fills_is_said_with_what_to_do() -> None:
+    """Each by itself."""
+    said = health.disk_troubles({"/": 84, "/data": 85, "/backup": 99})
+    assert set(said) == {"disk:/data", "disk:/backup"}
+    assert [text for text in said.values() if "Make room before the database stops" not in text] == []
 
 
 def test_a_hole_in_the_changes_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,6 +404,24 @@ def test_a_drill_that_does_not_take_place_is_noticed(tmp_path: Path, monkeypatch
     for _ in range(drilled.KEPT):
         drilled.note(DRILL)
     assert len(drilled.kept()) == drilled.KEPT and all(drill["ok"] for drill in drilled.kept())
+
+
+def test_programs_read_what_the_drills_took(at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`practice status --json` has each drill with its moment and how long it took, oldest first, as the look that is kept has it."""
+    monkeypatch.setattr(drilled, "HISTORY", at_home / "drills.json")
+    monkeypatch.setattr(drilled, "settings", dict)
+    monkeypatch.setattr(health, "units", lambda *names: {name: {"ActiveState": "active", "Result": "success"} for name in names})
+    monkeypatch.setattr(alarm, "units", health.units)
+    for name, value in (("failed", list), ("database", lambda now: (CLUSTER, {})), ("backups", lambda cluster, now: ({}, {}))):
+        monkeypatch.setattr(health, name, value)
+    monkeypatch.setattr(alarm, "alive", lambda *_: None)
+    monkeypatch.setattr(status, "is_root", lambda: True)
+    for at, took in ((NOW - 86400, 2.0), (NOW, 3.0)):
+        drilled.note(DRILL | {"at": at, "restore_seconds": took})
+    main(["status", "--json"])
+    said = json.loads(capsys.readouterr().out)["drills"]
+    assert [(one["at"], one["restore_seconds"], one["check_seconds"]) for one in said] == [(NOW - 86400, 2.0, 1.0), (NOW, 3.0, 1.0)]
+    assert json.loads(alarm.SEEN.read_text())["drills"] == said
 
 
 def test_a_quarter_without_a_drill_of_the_copy_outside_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,66 @@
+"""What is noted of the copy outside, without a server: what is not ours, and what holds far less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from practice import ledger, offsite
+from practice.engine import Snapshot
+
+NOW = 1_800_000_000.0
+MIB = 1 << 20
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place for what is known of the copy outside."""
+    for name, value in (("HOME", tmp_path), ("CONFIG", tmp_path / "offsite.json")):
+        monkeypatch.setattr(offsite, name, value)
+    offsite.CONFIG.write_text('{"max_age_minutes": 60}')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("kind", "held", "alarms"),
+    [
+        ("documents", [(100 * MIB, 1000), (51 * MIB, 510), (30 * MIB, 300)], [False, False, False]),
+        ("documents", [(100 * MIB, 1000), (100 * MIB, 400), (100 * MIB, 899), (100 * MIB, 900)], [False, True, True, False]),
+        ("documents", [(100 * MIB, 1000), (40 * MIB, 1000), (200 * MIB, 1000)], [False, True, False]),
+        ("documents", [(9 * MIB, 20), (0, 0)], [False, False]),  # a trifle
+        ("documents", [(9 * MIB, 21), (0, 0)], [False, True]),
+        # The oldest of three full backups goes with its differences; or another bundle holds what three did.
+        ("database", [(300 * MIB, 90), (100 * MIB, 9)], [False, False]),
+        ("database", [(300 * MIB, 90), (50 * MIB, 90)], [False, True]),
+        ("changes", [(300 * MIB, 90), (0, 0)], [False, False]),
+    ],
+)
+def test_a_copy_that_holds_far_less_is_noticed(kind: str, held: list[tuple[int, int]], alarms: list[bool], outside: Path) -> None:
+    """Until it holds as much again; not less and less by a little, as people work."""
+    for holds, alarm_stands in zip(held, alarms, strict=True):
+        ledger.weigh(kind, holds)
+        said = offsite.look(NOW)[1].get("offsite-shrunk", "")
+        assert (kind in said) is alarm_stands, (holds, said)
+
+
+def test_what_a_person_accepts_is_what_is_compared_with(outside: Path) -> None:
+    """Until then it stands, however long; afterwards what is there is enough, and less than half of that is not."""
+    for holds in ((100 * MIB, 1000), (40 * MIB, 400), (40 * MIB, 400)):
+        ledger.weigh("documents", holds)
+    wrong = offsite.look(NOW + 400 * 86400)[1]
+    assert "documents 40.0 MiB in 400 files instead of 100.0 MiB in 1000 files" in wrong["offsite-shrunk"]
+    ledger.accept(NOW)
+    ledger.weigh("documents", (39 * MIB, 390))
+    assert "offsite-shrunk" not in offsite.look(NOW)[1]
+    ledger.weigh("documents", (19 * MIB, 190))
+    assert "offsite-shrunk" in offsite.look(NOW)[1]
+
+
+def test_whose_a_snapshot_is() -> None:
+    """What the ledger has. A run that never told its id may have made one, within an hour of its beginning, and no more than one."""
+    ids = [f"{number:064x}" for number in range(6)]
+    there = [Snapshot(id, at, ()) for id, at in zip(ids, (100, 200.5, 201, 4000, 199, 9e9), strict=True)]
+    words = ["100", ids[0], "200", "0", ids[3], "7000", "12ab"]  # the last one was cut off while it was written
+    assert [one.id for one in ledger.strangers(there, words)] == [ids[2], ids[4], ids[5]]
+    assert [one.id for one in ledger.strangers(there, ["100", *ids])] == []
