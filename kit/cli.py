@@ -255,35 +255,39 @@ def deployed(name: str, agree: Callable[[list[str]], bool] = lambda _: True) -> 
 @cli.command()
 @click.argument("name")
 @click.option("--from", "source", type=click.Choice(["offsite", "media"]), required=True, help="where the copy is kept")
+@click.option("--repository", help="after an intruder: out of this repository outside alone, as the host there has made it")
 @click.option("--yes", is_flag=True, help="do not ask before the first change")
-def restore(name: str, source: str, yes: bool) -> None:
+def restore(name: str, source: str, repository: str | None, yes: bool) -> None:
     """Make a new machine the server of NAME again, from a copy and the recovery kit. Broken off, it goes on when repeated.
 
     offsite: the copy outside; media: the newest of the media that are plugged in.
+
+    The newest copy comes back. Where that is an intruder's, the host outside shows the one of before: docs/recovery.md.
 
     The kit's lines are asked for; from a pipe, all that its large code says.
     """
     from kit import restore as restoring  # noqa: PLC0415 - pyinfra takes a second to import
 
-    clinic = clinic_named(name)
+    clinic, copy = clinic_named(name), f"{source}, {repository}" if repository else source
     connection = Connection(name, clinic)
-    if restoring.possible(name, clinic, connection, source) and not yes and sys.stdin.isatty():
+    if restoring.possible(name, clinic, connection, source, repository) and not yes and sys.stdin.isatty():
         host, port = connection.address
-        click.confirm(f"The machine at {host} port {port} becomes the server of {clinic.practice}, from {source}. Go on?", abort=True)
+        click.confirm(f"The machine at {host} port {port} becomes the server of {clinic.practice}, from {copy}. Go on?", abort=True)
     kit = restoring.typed()
     with step("prepare the machine and its volume"):
         restoring.prepared(name, restoring.BEFORE)
     restoring.keys_put_back(connection, kit, outside=clinic.offsite is not None)
     with step("prepare the way to the copy"):
         restoring.prepared(name, restoring.AFTER)
-    with step(f"bring back the copy ({source})"):
-        ended = restoring.rebuilt(connection, source)
+    with step(f"bring back the copy ({copy})"):
+        ended = restoring.rebuilt(connection, source, repository)
     if not ended:
         deployed(name)
         with step("give the documents back, and begin to back up"):
-            if not restoring.rebuilt(connection, source):
+            if not restoring.rebuilt(connection, source, repository):
                 raise click.ClickException(f"{name}: the database does not answer after the deploy: sudo practice status")
-    click.echo(f"Now a new recovery kit: the volume has another key. Then ./cabinet prove {name}")
+    others = "the volume and the copy outside have other keys" if repository else "the volume has another key"
+    click.echo(f"Now a new recovery kit: {others}. Then ./cabinet prove {name}")
 
 
 @cli.command()

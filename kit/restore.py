@@ -14,6 +14,7 @@ import click
 from kit import deployment
 from kit.clinic import Clinic
 from kit.connection import Connection
+from practice.fetch import NAME
 from practice.offsite import REBUILD
 from practice.rebuild import DEPLOY_NOW
 from roles.backup import PASSPHRASE
@@ -25,8 +26,12 @@ AFTER = (("offsite", "reachable"), ("backup", "ready"))
 PUT_BACK = "practice recovery-kit --put-back"
 
 
-def possible(name: str, clinic: Clinic, connection: Connection, source: str) -> bool:
+def possible(name: str, clinic: Clinic, connection: Connection, source: str, repository: str | None = None) -> bool:
     """Whether nothing was begun yet. Raises ClickException where this would not be a new server, or there is no copy."""
+    if repository and source != "offsite":
+        raise click.UsageError("--repository names a repository of the copy outside: --from offsite")
+    if repository and not NAME.fullmatch(repository):
+        raise click.UsageError(f"--repository {repository}: the host outside says its name, such as 2026-11.as-of-20261120T080000Z")
     if source == "offsite" and clinic.offsite is None:
         raise click.ClickException(f"clinics/{name}.yaml has no section offsite: there is no copy to restore from")
     connection.login()
@@ -67,10 +72,11 @@ def keys_put_back(connection: Connection, kit: bytes | None, outside: bool = Tru
         raise click.ClickException(f"{connection.name}: the keys are not in place; nothing was restored")
 
 
-def rebuilt(connection: Connection, source: str = "offsite") -> bool:
+def rebuilt(connection: Connection, source: str = "offsite", repository: str | None = None) -> bool:
     """All that the server can do now; whether that was all. Raises ClickException when it could not."""
     connection.login()
-    code = subprocess.run(told(connection, f"practice rebuild --from {source}"), stdin=subprocess.DEVNULL, check=False).returncode
+    command = shlex.join(["practice", "rebuild", "--from", source, *(["--repository", repository] if repository else [])])
+    code = subprocess.run(told(connection, command), stdin=subprocess.DEVNULL, check=False).returncode
     if code not in (0, DEPLOY_NOW):
         raise click.ClickException(f"{connection.name}: not restored; the reason stands above. Mend it, and repeat: it goes on from there")
     return code == 0

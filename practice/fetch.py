@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 import time
 from contextlib import suppress
@@ -37,6 +38,12 @@ except server.Trouble as trouble:
 """
 # So long ago could the last one have been begun.
 MONTHS = 24
+# As courier.names has it, or as files/vault/keeper.py calls one of them as it was.
+NAME = re.compile(r"\d{4}-\d{2}(-[2-9])?(\.as-of-\d{8}T\d{6}Z)?")
+STRANGE = (
+    "the password does not open what lies there ({}): part C is of another kit, or of another practice. "
+    f"Remove {PASSWORD}, and put the right one back: practice recovery-kit --put-back"
+)
 
 
 def newest() -> dict[str, Any]:
@@ -64,11 +71,22 @@ def newest() -> dict[str, Any]:
     if found:
         return max(found, key=lambda one: one["at"])
     if closed:
-        raise Trouble(
-            f"the password does not open what lies there ({', '.join(closed)}): part C is of another kit, or of another practice. "
-            f"Remove {PASSWORD}, and put the right one back: practice recovery-kit --put-back"
-        )
+        raise Trouble(STRANGE.format(", ".join(closed)))
     raise Trouble(f"no whole copy is there: {broken[0] if broken else f'no repository of the last {MONTHS} months'}")
+
+
+def newest_in(name: str) -> dict[str, Any]:
+    """The same out of this repository alone, whatever others hold: a person has said which, to go back before somebody. Raises Trouble."""
+    reached()
+    try:
+        found = whole(opened(name).snapshots())
+    except Missing:
+        raise Trouble(f"the place outside has no repository {name}") from None
+    except WrongPassword:
+        raise Trouble(STRANGE.format(name)) from None
+    if not found:
+        raise Trouble(f"no whole copy is in the repository {name}")
+    return {"generation": name, "chosen": True} | found[0]
 
 
 def reached() -> None:

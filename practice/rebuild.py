@@ -1,5 +1,6 @@
 """A new server from nothing: what the copy outside holds, or a medium, comes back, and nothing that lies here already is written over.
 
+After an intruder, --repository says from which repository outside, such as one as it was (docs/offsite.md); else the newest copy counts.
 `./cabinet restore NAME --from offsite|media` calls it, before the deploy and after it. Interrupted anywhere, it goes on when called again.
 """
 
@@ -15,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from practice import courier, fetch, fetch_media, journal, notes, owners, whole
+from practice import courier, fetch, fetch_media, journal, kit_anew, notes, owners, recovery_kit, whole
 from practice.health import clock
 from practice.offsite import CONFIG, REBUILD
 from practice.server import CLUSTER, VOLUME, Trouble, is_root, run, sql
@@ -40,9 +41,10 @@ SOURCES: dict[str, Any] = {"offsite": fetch, "media": fetch_media}
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice rebuild --from offsite|media`."""
+    """`practice rebuild --from offsite|media [--repository NAME]`."""
     parser = commands.add_parser("rebuild", help="make this new server the lost one, from a copy", description=__doc__)
     parser.add_argument("--from", choices=list(SOURCES), required=True, dest="source", help="where the copy is kept")
+    parser.add_argument("--repository", metavar="NAME", help="out of this repository outside alone; without it, the newest copy of all")
     return parser
 
 
@@ -53,20 +55,25 @@ def main(arguments: argparse.Namespace) -> int:
         return 2
     try:
         with journal.alone():
-            return rebuilt(notes.read(REBUILD), arguments.source)
+            return rebuilt(notes.read(REBUILD), arguments.source, arguments.repository)
     except Trouble as trouble:
         print(f"practice rebuild: {trouble}", file=sys.stderr)
         return 1
 
 
-def rebuilt(work: Work, source: str) -> int:
+def rebuilt(work: Work, source: str, repository: str | None = None) -> int:
     """All that can be done now, from where it stopped. Raises Trouble."""
+    if repository and (source != "offsite" or not fetch.NAME.fullmatch(repository)):
+        raise Trouble(f"{repository} is no repository outside, such as 2026-11.as-of-20261120T080000Z")
     if work and work.get("source", "offsite") != source:
         raise Trouble(f"this server is being rebuilt already, not from {source}: practice rebuild --from {work.get('source', 'offsite')}")
     ready(source)
+    if repository and work and work["generation"] != repository:
+        work = begun_again(work)
     if not work:
         vacant()
-        work = SOURCES[source].newest() | {"source": source, "step": "backups", "id": time.strftime("%Y%m%d_%H%M%S")}
+        copies = fetch.newest_in(repository) if repository else SOURCES[source].newest()
+        work = copies | {"source": source, "step": "backups", "id": time.strftime("%Y%m%d_%H%M%S")}
         at(work, "backups")
     say(f"from the repository {work['generation']}, as it was written up to {clock(work['at'])}")
     while (step := work["step"]) in STEPS:
@@ -77,9 +84,22 @@ def rebuilt(work: Work, source: str) -> int:
         say(f"{moment(work)} Now deploy this server; then call this again, it ends then.")
         return DEPLOY_NOW
     documents(work)
+    if work.get("chosen"):
+        another_key()
     ended()
     say(moment(work))
     return 0
+
+
+def begun_again(work: Work) -> Work:
+    """As long as nothing has come to its place, it can come from elsewhere: no work. Raises Trouble."""
+    if work["step"] != "backups" or (courier.REPOSITORY / FETCHED).exists():
+        raise Trouble(
+            f"this server is being rebuilt already, from the repository {work['generation']}, and some of that is in its place. "
+            "From another one only with blank disks, as on a machine that is new"
+        )
+    shutil.rmtree(BACKUPS, ignore_errors=True)
+    return {}
 
 
 def at(work: Work, step: str) -> None:
@@ -240,6 +260,13 @@ def documents(_work: Work) -> None:
     DOCUMENTS.chmod(status.st_mode & 0o7777)
     os.chown(DOCUMENTS, status.st_uid, status.st_gid)
     journal.synced(DOCUMENTS)
+
+
+def another_key() -> None:
+    """Whoever made it necessary to go back has had the old one; and where they have sent to, which it opens, nothing is sent any more."""
+    recovery_kit.write(fetch.PASSWORD, kit_anew.BORN["C"]())
+    journal.synced(fetch.PASSWORD.parent)
+    say("The copy outside has another key, part C of the kit, and begins anew with it: the old one does not open what is sent from now on.")
 
 
 def ended() -> None:

@@ -2,8 +2,8 @@
 
 keeper.py                              looks at every account; the timer does this each hour. Exit code 3: something looks wrong
 keeper.py --confirm ACCOUNT            a person has looked: the clock is right, and so is what the last look found that does not pass
-keeper.py --as-of ACCOUNT GENERATION TIME DIRECTORY
-                                       the repository as it was at that moment, for restic on this host or after a copy
+keeper.py --as-of ACCOUNT GENERATION TIME
+                                       serve that repository as it was at that moment, under a name of its own
 
 It holds no key, so it can read no snapshot, and asks none for its time: it goes by when each file arrived here, by this host's own
 clock. In append-only mode a file arrives once and never changes, and no client can choose when. So a snapshot with a forged time is one
@@ -114,6 +114,50 @@ def as_of(repository: Path, until: float, into: Path) -> int:
     return count
 
 
+def views(account: str) -> Path:
+    """Where repositories as they were lie; a link beside the account's own leads there.
+
+    They are this host's, so whoever serves them can add nothing. Neither this program nor rest-server, which adds up what is used, follows
+    a link: to both they are nothing that the practice has sent, which no name that a client chooses could bring about.
+    """
+    return STORE / ".as-of" / account
+
+
+def shown(account: str, generation: str, until: float) -> Generation:
+    """Have a repository served as it was then. Raises ValueError where there is nothing to go back to, or the name is taken."""
+    if until > time.time():
+        raise ValueError(f"{moment(until)} has not come yet")
+    repository, place = repositories(account) / generation, views(account)
+    name = f"{generation}.as-of-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(until))}"
+    link, staged = repositories(account) / name, place / ".new"
+    if os.path.lexists(link) and not link.is_symlink():
+        raise ValueError(f"a client has taken the name {name}: choose another second")
+    group = repository.lstat().st_gid
+    for path, mode, whose in ((place.parent, 0o711, -1), (place, 0o750, group)):
+        path.mkdir(exist_ok=True)
+        os.chown(path, -1, whose)
+        path.chmod(mode)
+    if not (place / name).exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(staged)
+        as_of(repository, until, staged)
+        for directory, _, _ in os.walk(staged):
+            os.chown(directory, -1, group)
+            os.chmod(directory, 0o750)
+        if not any((staged / "snapshots").iterdir()):
+            raise ValueError(f"no snapshot had arrived in {generation} by {moment(until)}")
+        staged.rename(place / name)
+    if not link.is_symlink():
+        link.symlink_to(place / name)
+    return next(one for one in read(place) if one.name == name)
+
+
+def outlived(account: Account, now: float) -> list[Path]:
+    """The repositories as they were that were made longer ago than the days to keep: what they hold may go now as well."""
+    there = views(account.name)
+    return sorted(path for path in there.iterdir() if path.stat().st_mtime < now - account.keep_days * DAY) if there.is_dir() else []
+
+
 def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str]:
     """One look at one account: what is wrong; what is old goes if nothing is."""
     ledger_path = LEDGERS / f"{account.name}.json"
@@ -135,13 +179,19 @@ def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str
     generations = read(repositories(account.name))
     wrong = judge(account, generations, now, ledger)
     ledger["doubted"] = {one.key: one.until for one in unconfirmed(generations, now, ledger)}
-    removed = [] if {*wrong} - HARMLESS else expired(account, generations, now)
+    stopped = {*wrong} - HARMLESS
+    removed = [] if stopped else expired(account, generations, now)
     if removed:
         # Before anything goes: whatever breaks off from here on, the next look has the server count anew.
         write(ledger_path, json.dumps(ledger | {"recount": True}, indent=1))
         for name in removed:
             remove(repositories(account.name) / name)
         ledger["recount"] = not counts_anew(account.name)
+    for view in [] if stopped else outlived(account, now):
+        with contextlib.suppress(OSError):  # what has come in the link's place is not ours
+            (repositories(account.name) / view.name).unlink()
+        remove(view)
+        syslog.syslog(syslog.LOG_NOTICE, f"{account.name}: {view.name} was served long enough and is removed")
     report(account.name, wrong, removed, ledger.get("wrong", {}))
     # A clock that was not believed must not become the one that is compared with.
     if "clock" not in wrong:
@@ -285,19 +335,24 @@ def main() -> int:
     """Exit code 0: all is as it should be; 2: called wrongly, and nothing was done; 3: something looks wrong, and was told."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--confirm", metavar="ACCOUNT")
-    parser.add_argument("--as-of", nargs=4, metavar=("ACCOUNT", "GENERATION", "TIME", "DIRECTORY"))
+    parser.add_argument("--as-of", nargs=3, metavar=("ACCOUNT", "GENERATION", "TIME"))
     arguments = parser.parse_args()
     known = accounts()
     for name in filter(None, (arguments.confirm, (arguments.as_of or [None])[0])):
         if name not in known:
             parser.error(f"no account is called {name}; there are: {', '.join(known) or 'none'}")
     if arguments.as_of:
-        name, generation, when, into = arguments.as_of
+        name, generation, when = arguments.as_of
         there = [one.name for one in read(repositories(name))]
         if generation not in there:
             parser.error(f"{name} has no repository {generation}; there are: {', '.join(there) or 'none'}")
-        until = datetime.fromisoformat(when).astimezone().timestamp()
-        print(f"{as_of(repositories(name) / generation, until, Path(into))} files had arrived by {moment(until)}")
+        try:
+            with alone():
+                view = shown(name, generation, int(datetime.fromisoformat(when).astimezone().timestamp()))
+        except ValueError as wrong:
+            parser.error(str(wrong))
+        print(f"{len(view.files)} files, the newest snapshot arrived {moment(view.snapshots[-1])}. For {known[name].keep_days} days:")
+        print(f"./cabinet restore NAME --from offsite --repository {view.name}")
         return 0
     syslog.openlog("cabinet-vault")
     with alone():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +17,12 @@ import pytest
 from pyinfra_openssh.master import Master
 
 from kit import restore
+from kit.host import as_admin
 from kit.paths import ROOT
 from kit.sshd import Sshd, by_master
 from practice.letters import written
 from roles.backup import CLUSTER, REPOSITORY
-from roles.offsite import LOGIN, PASSWORD
+from roles.offsite import AUTHORITY, CONFIG, LOGIN, PASSWORD
 from roles.recovery import CONFIG as PARTS
 from roles.storage import KEY
 from tests.outside import CREDENTIALS, SEND, B, a_vault, beside, prepared
@@ -42,6 +45,22 @@ printf certificate >/var/lib/cabinet/tls/authority.pem; chmod 644 /var/lib/cabin
 cd /var/lib/cabinet/tls; printf leaf >database.pem; chgrp postgres database.pem; chmod 640 database.pem
 install -d -m 700 /etc/cabinet/totp; printf seed >/etc/cabinet/totp/amina; printf old >/etc/cabinet/revision
 {CREDENTIALS}"""
+# Whoever was root on the lost server, at the repository that it sent to.
+INTRUDER = f"""export RESTIC_PASSWORD="$(cat {PASSWORD})" RESTIC_REST_PASSWORD="$(cat {LOGIN})" RESTIC_CACERT={AUTHORITY}
+export RESTIC_REST_USERNAME=haddad RESTIC_CACHE_DIR=/root/cache
+export RESTIC_REPOSITORY="rest:$(python3 -c 'import json; print(json.load(open("{CONFIG}"))["url"])')/haddad/{MONTH}/"
+"""
+# An index that is none, or more keys than restic tries, none of which opens anything.
+SPOILS = """import base64, hashlib, json, os, ssl, sys, urllib.request
+login = base64.b64encode(f"haddad:{os.environ['RESTIC_REST_PASSWORD']}".encode()).decode()
+trusted = ssl.create_default_context(cafile=os.environ["RESTIC_CACERT"])
+false = {"created": "2026-01-01T00:00:00Z", "username": "x", "hostname": "x", "kdf": "scrypt", "N": 16, "r": 8, "p": 1}
+for _ in range(30 if sys.argv[1] == "keys" else 1):
+    text = json.dumps(false | {word: base64.b64encode(os.urandom(64)).decode() for word in ("salt", "data")}).encode()
+    where = os.environ["RESTIC_REPOSITORY"].removeprefix("rest:") + f"{sys.argv[1]}/{hashlib.sha256(text).hexdigest()}"
+    headers = {"Authorization": f"Basic {login}", "Content-Type": "application/octet-stream"}
+    urllib.request.urlopen(urllib.request.Request(where, text, headers), context=trusted)
+"""
 # Killed as soon as something is seen.
 CUT = "/usr/local/bin/practice rebuild --from offsite & until [ -e {} ]; do sleep 0.01; done; kill -9 $!"
 # What the deploy does between the two calls.
@@ -96,15 +115,83 @@ def kit(vault: Vault, stick: Path) -> str:
 FROM_MEDIUM = "practice rebuild --from media"
 
 
-def rebuild(server: Server) -> subprocess.CompletedProcess[str]:
+def rebuild(server: Server, *words: str) -> subprocess.CompletedProcess[str]:
     """As `./cabinet restore` calls it."""
-    return server.practice("rebuild", "--from", "offsite")
+    return server.practice("rebuild", "--from", "offsite", *words)
 
 
 def put_back(server: Server, kit: str) -> None:
     """The keys, and what the roles make of them."""
     server.out("/usr/local/bin/practice recovery-kit --put-back", kit)
     server.out(f"printf '[global]\\nrepo1-cipher-pass=%s\\n' \"$(cat {B})\" >/etc/pgbackrest/conf.d/key.conf")
+
+
+def ten_days_later(vault: Vault, home: Path) -> Vault:
+    """The host as the practice has left it, which sent nothing more; another one of the same, because an intruder comes."""
+    there = a_vault(home)
+    subprocess.run(as_admin(["cp", "-a", f"{vault.store}/.", f"{there.store}/"]), check=True)
+    subprocess.run(as_admin(["find", str(there.store), "-exec", "touch", "-d", "10 days ago", "{}", "+"]), check=True)
+    return there
+
+
+def as_it_was(there: Vault, days: float) -> str:
+    """What the host calls the repository of the month as it was so many days ago, once the technician has had it shown there."""
+    until = int(time.time() - days * 86400)
+    show = f"from pathlib import Path; from tests.restserver import keeper; host = keeper(Path({str(there.home)!r})); "
+    show += f"print(host.shown({there.account!r}, {MONTH!r}, {until}).name)"
+    done = subprocess.run(as_admin([sys.executable, "-c", show]), cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def forged(server: Server) -> dict[str, str]:
+    """Whoever has all that the practice had sends a set like its own, newer than any to come: the snapshots, by their kind."""
+    server.out("mkdir -p /root/false; echo 'pay us' >/root/false/nadia")
+    found: dict[str, str] = {}
+    for kind in ("database", "changes", "documents", "configuration"):
+        tags = f"--tag={kind} --tag=with:{found.get('database', '')[:8]}"
+        said = server.out(f"{INTRUDER} restic backup --json --host=practice --time='2030-01-01 00:00:00' {tags} /root/false")
+        found[kind] = json.loads(said.splitlines()[-1])["snapshot_id"]
+    return found
+
+
+def chosen(server: Server) -> dict[str, Any]:
+    """What would be taken of all that lies outside."""
+    ask = "import json, sys; sys.path.insert(0, '/usr/local/lib/cabinet'); from practice import fetch; print(json.dumps(fetch.newest()))"
+    return json.loads(server.out(shlex.join(["python3", "-c", ask])))
+
+
+def test_it_comes_back_as_it_was_before_an_intruder(vault: Vault, kit: str, tmp_path: Path) -> None:
+    """The newest set is forged, and then nothing opens; out of the repository as it was all comes back, and what follows goes elsewhere."""
+    there = ten_days_later(vault, tmp_path)
+    with new_server() as new:
+        prepared(new, there)
+        put_back(new, kit)
+        with beside(new, there):
+            false = forged(new)
+            assert chosen(new)["snapshots"] == false, "control: whose is the newest"
+            new.out(f"{INTRUDER} python3 - index", SPOILS)
+            gone = rebuild(new)
+            assert gone.returncode == 1 and "restic restore: " in gone.stderr, gone
+            assert json.loads(new.out("cat /var/lib/cabinet/rebuild.json"))["generation"] == MONTH, "control: it had begun"
+            new.out(f"{INTRUDER} python3 - keys", SPOILS)
+            assert "has no repository 2026-01.as-of" in rebuild(new, "--repository", "2026-01.as-of-20260105T080000Z").stderr
+            name = as_it_was(there, 5)
+            first = rebuild(new, "--repository", name)
+            assert first.returncode == 3 and f"from the repository {name}, " in first.stdout, first
+            assert f"already, from the repository {name}" in rebuild(new, "--repository", MONTH).stderr
+            key = new.out(f"cat {PASSWORD}")
+            new.out(f"{DEPLOY}; {STAMP}")
+            last = rebuild(new, "--repository", name)
+            assert last.returncode == 0 and "another key, part C" in last.stdout, last
+            assert new.sql("SELECT string_agg(note, ' ' ORDER BY id) FROM visits", "practice") == "first second"
+            assert new.out("cd /srv; find . ! -type d | sort; cat letters/nadia image newest") == (
+                "./image\n./letters/nadia\n./newest\ndear doctorscanscan"
+            )
+            assert new.out("cat /var/lib/cabinet/secrets/authority.key /etc/cabinet/totp/amina") == "authorityseed"
+            assert new.out(f"cat {PASSWORD}; stat -c '%U %a' {PASSWORD}").split() != [key, "root", "600"]
+            assert new.out(f"stat -c '%U %a' {PASSWORD}") == "root 600"
+            new.out(CREDENTIALS + SEND)
+            assert (after := chosen(new))["generation"] == f"{MONTH}-2" and after["at"] < time.time() + 60, "it is sent to the intruder's"
 
 
 def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str) -> None:

@@ -36,6 +36,10 @@ restic -q backup letter
 restic -q forget --keep-last 0 --unsafe-allow-remove-all 2>/dev/null || true
 restic snapshots --json
 find /srv/vault -type f -path '*snapshots*' -printf '%u %m\\n'
+sleep 1
+name=$(python3 -I /usr/local/lib/cabinet/keeper.py --as-of haddad 2026-11 "$(date '+%F %T')" | sed -n 's/.*--repository //p')
+restic -q -r "${RESTIC_REPOSITORY%2026-11/}$name/" --no-lock restore latest --target then >/dev/null && cat then/letter || echo unreadable
+python3 -c "$4" 2026-11 $name || echo no answer
 kill $server
 python3 -I /usr/local/lib/cabinet/keeper.py
 find /srv/vault/haddad/haddad/2026-11 -type f -exec touch -d '3 hours ago' {} +
@@ -44,6 +48,18 @@ find /srv/vault/haddad/haddad/2026-11 -type f -exec touch -d '3 hours ago' {} +
 # What the unit that notices the keeper's silence says: just now, and four hours later.
 SILENCE = """eval "words=$(sed -n 's/^ExecStart=[^ ]* -c //p' /etc/systemd/system/cabinet-silence.service | sed 's/[$][$]/$/g')"
 for ago in now '4 hours ago'; do touch -d "$ago" /var/lib/cabinet-vault/looked; sh -c "$words" && echo well || echo silent; done"""
+# What it says to whoever adds to these repositories.
+ADDS = """import hashlib, http.client, ssl, sys
+from base64 import b64encode
+from os import environ
+login = b64encode(f"haddad:{environ['RESTIC_REST_PASSWORD']}".encode()).decode()
+trusted = ssl.create_default_context(cafile=environ["RESTIC_CACERT"])
+for name in sys.argv[1:]:
+    for kind in ("data", "snapshots"):
+        link = http.client.HTTPSConnection("127.0.0.1", 8443, context=trusted)
+        link.request("POST", f"/haddad/{name}/{kind}/{hashlib.sha256(b'x').hexdigest()}", b"x", {"Authorization": f"Basic {login}"})
+        print(link.getresponse().status, end=" ")
+print()"""
 # No systemd runs there, which could say how these stand: Debian's own firewall, the two doors, the timers.
 ASK_SYSTEMD = ["firewall | FW-08", "firewall | FW-01", "ssh | SSH-01", "vault | ALM-04"]
 
@@ -63,13 +79,18 @@ def internet(host: Host) -> Iterator[Internet]:
 
 
 def test_what_the_role_leaves_takes_copies(host: Host) -> None:
-    """It takes a snapshot and does not let it go; the files are the practice's own account's, and the keeper finds nothing wrong."""
+    """It takes a snapshot and does not let it go; the files are the practice's own account's, and the keeper finds nothing wrong.
+
+    A repository as it was can be read by the account, and nothing can be added to it.
+    """
     assert PASSWORD not in host.said
     host.runs("cat >/root/authority", input=post.given(post.AUTHORITY).read_text())
     unit = "/etc/systemd/system/cabinet-vault-haddad.service"
-    done = host.runs(f"sh -c {shlex.quote(RUN)} sh {shlex.quote(LOOPBACK)} {unit} {PASSWORD}")
+    done = host.runs(f"sh -c {shlex.quote(RUN)} sh {shlex.quote(LOOPBACK)} {unit} {PASSWORD} {shlex.quote(ADDS)}")
     assert "benali: as it should be" in done.stdout, done.stdout + done.stderr
     snapshots, owner, *rest = done.stdout.splitlines()
+    letter, added, *rest = rest
+    assert (letter, added) == ("Nadia", "200 200 500 500 "), done.stdout + done.stderr
     assert [snapshot["paths"] for snapshot in json.loads(snapshots)] == [["/root/letter"]], "it is gone, or never came"
     assert owner == "vault-haddad 600"
     assert rest[:2] == ["haddad: as it should be", "benali: as it should be"]

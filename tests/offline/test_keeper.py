@@ -359,25 +359,107 @@ def test_two_runs_do_not_look_at_once(host: ModuleType) -> None:
 
 CALLED_WRONGLY = {
     "--confirm hadad": f"no account is called hadad; there are: {ACCOUNT}, benali",
-    "--as-of hadad 2026-11 2026-11-20 {into}": f"no account is called hadad; there are: {ACCOUNT}, benali",
-    f"--as-of {ACCOUNT} 2026-21 2026-11-20 {{into}}": f"{ACCOUNT} has no repository 2026-21; there are: 2026-11",
-    "--as-of benali 2026-11 2026-11-20 {into}": "benali has no repository 2026-11; there are: none",
+    "--as-of hadad 2026-11 2026-11-20": f"no account is called hadad; there are: {ACCOUNT}, benali",
+    f"--as-of {ACCOUNT} 2026-21 2026-11-20": f"{ACCOUNT} has no repository 2026-21; there are: 2026-11",
+    "--as-of benali 2026-11 2026-11-20": "benali has no repository 2026-11; there are: none",
+    f"--as-of {ACCOUNT} 2026-11 yesterday": "Invalid isoformat string: 'yesterday'",
+    f"--as-of {ACCOUNT} 2026-11 2100-01-01": " UTC has not come yet",
+    f"--as-of {ACCOUNT} 2026-11 2001-01-01": "no snapshot had arrived in 2026-11 by ",
 }
 
 
 @pytest.mark.parametrize("words", CALLED_WRONGLY)
 def test_a_name_that_is_none_is_refused(
-    host: ModuleType, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    host: ModuleType, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the names that there are, before anything is looked at or made."""
+    """With the names that there are, before anything is looked at or made; so is a time from which nothing could come back."""
     agreed = {"keep_days": 35, "quota": 1 << 30, "silence_hours": 2}
     host.CONFIG.write_text(json.dumps([agreed | {"name": name} for name in (ACCOUNT, "benali")]))
     store(host, "2026-11", 3, 2)
-    monkeypatch.setattr("sys.argv", ["keeper.py", *words.format(into=tmp_path / "then").split()])
+    monkeypatch.setattr("sys.argv", ["keeper.py", *words.split()])
     with pytest.raises(SystemExit) as refused:
         host.main()
     assert (refused.value.code, CALLED_WRONGLY[words] in capsys.readouterr().err) == (2, True)
-    assert [path for path in (tmp_path / "then", *host.LEDGERS.iterdir()) if path.exists()] == []
-    monkeypatch.setattr("sys.argv", ["keeper.py", "--as-of", ACCOUNT, "2026-11", "2100-01-01", str(tmp_path / "then")])
+    assert [str(path) for path in (*host.LEDGERS.iterdir(), *host.STORE.rglob("*as-of-*"))] == []
+    monkeypatch.setattr("sys.argv", ["keeper.py", "--as-of", ACCOUNT, "2026-11", time.strftime("%Y-%m-%d %H:%M")])
     assert host.main() == 0
     assert capsys.readouterr().out.startswith("4 files"), "control: the right names"
+
+
+def served(host: ModuleType, generation: str, ago: float) -> Path:
+    """Where the repository as it was so many days ago is served; the keeper has made it now."""
+    return host.repositories(ACCOUNT) / host.shown(ACCOUNT, generation, int(time.time() - ago * DAY)).name
+
+
+def names(path: Path) -> list[str]:
+    """All that lies there."""
+    return sorted(os.listdir(path))
+
+
+def test_a_repository_as_it_was_is_served_and_can_only_be_read(host: ModuleType) -> None:
+    """By whoever serves the account, as its group; half a one is made anew; what is there stays, and is found again."""
+    store(host, "2026-11", 3, 2, 1)
+    until, place = int(time.time() - 1.5 * DAY), host.views(ACCOUNT)
+    (place / ".new/data").mkdir(parents=True)
+    name = host.shown(ACCOUNT, "2026-11", until).name
+    link = host.repositories(ACCOUNT) / name
+    assert (name, names(place)) == (time.strftime("2026-11.as-of-%Y%m%dT%H%M%SZ", time.gmtime(until)), [name])
+    assert names(link / "snapshots") == [f"{number:064x}" for number in (0, 1)]
+    group = host.repositories(ACCOUNT).stat().st_gid
+    modes = {path: (path.stat().st_mode & 0o7777, path.stat().st_gid) for path in [place, *place.rglob("*")] if path.is_dir()}
+    assert set(modes.values()) == {(0o750, group)} and len(modes) == 8, modes
+    assert place.parent.stat().st_mode & 0o7777 == 0o711
+    made = (place / name).stat().st_ino
+    link.unlink()
+    assert (host.shown(ACCOUNT, "2026-11", until).name, link.is_symlink(), (place / name).stat().st_ino) == (name, True, made)
+
+
+def test_what_is_served_as_it_was_is_nothing_that_the_practice_sent(host: ModuleType) -> None:
+    """The keeper says the same with it and without; but a client gains nothing by such a name, which counts as any other."""
+    store(host, "2026-09", 60, 50, 40)
+    store(host, "2026-11", *(39 - step / 2 for step in range(79)))
+    before = host.read(host.repositories(ACCOUNT))
+    for ago in (45, 20, 1):
+        assert served(host, "2026-09" if ago > 39 else "2026-11", ago).is_symlink()
+    assert host.read(host.repositories(ACCOUNT)) == before
+    assert host.look(account(host), time.time()) == {}
+    store(host, "2026-11.as-of-20260101T000000Z", *(1 / (2 + step) for step in range(host.FLOOD_PER_DAY + 1)))
+    assert "flood" in host.look(account(host), time.time())
+
+
+def test_what_is_served_as_it_was_goes_after_the_days_to_keep(host: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted from when it was made; not while anything looks wrong; and cut off in between, with the next look."""
+    repository, done = store(host, "2026-11", 40, 0.2), host.remove
+    view = served(host, "2026-11", 1)
+    made, now = view.resolve(), time.time()
+
+    def made_ago(days: float) -> None:
+        os.utime(made, (now - days * DAY,) * 2)
+
+    def power_cut(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    made_ago(36)
+    assert set(host.look(account(host), now)) == {"silence"} and view.is_dir()
+    made_ago(34)
+    store(host, "2026-11", 40, 0.2, 0)
+    assert host.look(account(host), now) == {} and view.is_dir()
+    made_ago(36)
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "remove", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            host.look(account(host), now)
+    assert (view.is_symlink(), made.exists(), host.remove) == (False, True, done)
+    assert host.look(account(host), now) == {}
+    assert (made.exists(), len(names(repository / "snapshots")), restarts(host)) == (False, 3, [])
+
+
+def test_a_client_can_take_a_name_but_not_stand_in_for_what_was(host: ModuleType) -> None:
+    """Somebody who guesses the second gets no more than an error out of it, and another second is as good."""
+    store(host, "2026-11", 3, 2, 1)
+    until = int(time.time() - 1.5 * DAY)
+    squat = host.repositories(ACCOUNT) / time.strftime("2026-11.as-of-%Y%m%dT%H%M%SZ", time.gmtime(until))
+    squat.mkdir()
+    with pytest.raises(ValueError, match="a client has taken the name"):
+        host.shown(ACCOUNT, "2026-11", until)
+    assert len(host.shown(ACCOUNT, "2026-11", until + 1).snapshots) == 2

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from practice import courier, fetch, owners
+from kit import restore
+from kit.cli import cli
+from kit.connection import Connection
+from practice import courier, fetch, owners, rebuild
 from practice.engine import Missing, Snapshot, WrongPassword
 from practice.server import Trouble
 
@@ -72,6 +76,48 @@ def test_why_there_is_none_is_said(outside: dict[str, Any], there: dict[str, Any
     outside.update(there)
     with pytest.raises(Trouble, match=said):
         fetch.newest()
+
+
+def test_a_person_says_out_of_which_repository(outside: dict[str, Any]) -> None:
+    """Out of that one alone, whatever newer ones hold and whatever is wrong with them; what is wrong with it is said."""
+    name = "2025-12.as-of-20251220T080000Z"
+    outside |= {"2026-01": sent(30), "2025-12": Trouble("damaged"), name: [*sent(10), *sent(20)]}
+    chosen = fetch.newest_in(name)
+    assert (chosen["generation"], chosen["at"], chosen["snapshots"]["changes"]) == (name, 20, "changes20")
+    assert fetch.newest()["generation"] == "2026-01", "control: a drill takes the newest"
+    for there, said in ((Missing(""), "has no repository"), (WrongPassword(""), "does not open"), (sent(1)[1:], "no whole copy is in")):
+        outside[name] = there
+        with pytest.raises(Trouble, match=f"{said}.* .*{name}"):
+            fetch.newest_in(name)
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "refused"),
+    [
+        ("offsite", "2026-11.as-of-20261120T080000Z", ""),
+        ("offsite", "2026-11-2.as-of-20261120T080000Z", ""),
+        ("offsite", "2026-11", ""),
+        ("offsite", "2026-11/../other", "2026-11.as-of-20261120T080000Z"),
+        ("offsite", "2026-11.as-of-20261120", "2026-11.as-of-20261120T080000Z"),
+        ("offsite", "2026-11\n", "2026-11.as-of-20261120T080000Z"),
+        ("media", "2026-11", "--from offsite"),
+    ],
+)
+def test_the_name_of_a_repository_is_looked_at_before_any_server(
+    source: str, name: str, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the technician's machine, and again on the server; what passes goes to the server as it was typed."""
+    logins, asked = [], []
+    monkeypatch.setattr(Connection, "login", lambda _: logins.append(1))
+    monkeypatch.setattr(restore, "asked", lambda *_: False)
+    monkeypatch.setattr(restore, "prepared", lambda *_: None)
+    monkeypatch.setattr(restore, "keys_put_back", lambda *_, **__: None)
+    monkeypatch.setattr(restore, "told", lambda _, command: asked.append(command) or ["true"])
+    said = CliRunner().invoke(cli, ["restore", "vagrant", "--from", source, "--repository", name])
+    assert (said.exit_code, refused in said.output, bool(logins)) == (2 if refused else 0, True, not refused), said.output
+    assert asked == ([] if refused else [f"practice rebuild --from offsite --repository {name}"])
+    with pytest.raises(Trouble, match="is no repository outside" if refused else "no section offsite"):
+        rebuild.rebuilt({}, source, name)
 
 
 def test_nothing_is_sent_from_half_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
