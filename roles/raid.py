@@ -34,7 +34,7 @@ def described() -> None:
 
 
 def mirrored(storage: Storage) -> None:
-    """The array of the clinic's two disks, who watches it, and when they are compared."""
+    """The array of the clinic's two disks, and who watches it."""
     assert storage.mirror is not None
     initrd = "/boot/initrd.img-$(uname -r)"
     kit.script(
@@ -52,11 +52,10 @@ def mirrored(storage: Storage) -> None:
     )
     kit.config_file(name="STO-17 say which disks there should be", dest=CONFIG, content=json.dumps({"disks": storage.disks}) + "\n")
     kit.unit(name="STO-17 hear at once of a disk that fails", unit="mdmonitor.service", config=[MDADM, f"{MDADM}.d"])
-    compared()
 
 
 def compared() -> None:
-    """Once a month, and read by somebody."""
+    """Once a month, and read by somebody; by a timer that waits for the volume, so only once that is there."""
     kit.script(
         name="STO-18 one check, ours",
         unless=f'test "$(systemctl is-enabled {" ".join(DEBIANS)} | sort -u)" = masked',

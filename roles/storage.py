@@ -90,6 +90,8 @@ def storage() -> None:
         run=f"chown root {NOT_THEIRS}",
     )
     kit.unit(name="STO-06 wait for the volume at boot", unit="practice-data.target")
+    if mirrored:
+        raid.compared()
 
 
 def checked(name: str, script: str, arguments: str = "") -> None:
