@@ -24,7 +24,7 @@ _noted: defaultdict[str, dict[str, tuple[int, dict[str, Any]]]] = defaultdict(di
 
 
 def note(path: str, mode: str, described: dict[str, Any]) -> None:
-    """An operation of this run will want root's file `path`, which nothing has to check and everybody may read."""
+    """An operation of this run will want root's file `path`, which nothing has to check on the server and everybody may read."""
     if PLACES.fullmatch(path):
         _noted[host.name][path] = (int(mode, 8), described)
 

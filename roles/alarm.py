@@ -61,7 +61,7 @@ def receivers(wanted: Alarm, hostname: str) -> None:
         name="ALM-05 let it out to whom it tells, while it does",
         dest=WAY,
         template="alarm/alarm-way.j2",
-        check="sh -n {}",
+        check=kit.PARSES,
         mode="755",
         ways=wanted.ways,
     )

@@ -76,7 +76,7 @@ def disk(clinic: Clinic) -> None:
     # The file system's name follows from the serial number, so that the mount unit needs no look at the server.
     name = uuid.uuid5(uuid.NAMESPACE_OID, f"cabinet-backup {serial}")
     mount = f"{SYSTEMD}/backup.mount"
-    kit.config_file(name="BAK-10 format-disk", dest=f"{SCRIPTS}/format-disk", src="backup/format-disk", check="sh -n {}", mode="755")
+    kit.config_file(name="BAK-10 format-disk", dest=f"{SCRIPTS}/format-disk", src="backup/format-disk", check=kit.PARSES, mode="755")
     kit.script(
         name=f"BAK-10 format the disk {serial}, if it is provably blank",
         unless=f"{SCRIPTS}/format-disk --finished {serial} {name}",
@@ -156,7 +156,7 @@ def repository() -> None:
 def archiving() -> None:
     """Every finished WAL segment goes to the repository; PostgreSQL itself is asked whether it does so."""
     for script in ("pgbackrest-archive-push", "pgbackrest-verify"):
-        kit.config_file(name=f"BAK-06 {script}", dest=f"{SCRIPTS}/{script}", src=f"backup/{script}", check="sh -n {}", mode="755")
+        kit.config_file(name=f"BAK-06 {script}", dest=f"{SCRIPTS}/{script}", src=f"backup/{script}", check=kit.PARSES, mode="755")
     unit = "practice-archiving.target"
     kit.config_file(name="BAK-06 keep the disk until the database has ended", dest=f"{SYSTEMD}/{unit}", src=f"backup/{unit}")
     kit.config_file(

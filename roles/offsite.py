@@ -120,7 +120,7 @@ def way(wanted: Offsite) -> None:
         name="OFF-05 let it out to that place alone",
         dest=WAY,
         template="offsite/offsite-way.j2",
-        check="sh -n {}",
+        check=kit.PARSES,
         mode="755",
         host=wanted.host,
         port=wanted.port,

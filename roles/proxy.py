@@ -126,7 +126,7 @@ def part(name: str, topic: str, **source: Any) -> None:
 def sandbox() -> None:
     """What systemd lets nginx do; then it runs, as described."""
     reload = "/usr/local/lib/cabinet/nginx-reload"
-    kit.config_file(name="WEB-01 let a reload end when it is done", dest=reload, src="proxy/nginx-reload", check="sh -n {}", mode="755")
+    kit.config_file(name="WEB-01 let a reload end when it is done", dest=reload, src="proxy/nginx-reload", check=kit.PARSES, mode="755")
     kit.config_file(name="WEB-11 put nginx into a sandbox", dest=f"{DROP_INS}/cabinet.conf", src="proxy/nginx.service.conf")
     kit.script(
         name="WEB-11 let nothing else change the sandbox",

@@ -43,7 +43,7 @@ def mirrored(storage: Storage) -> None:
         run="update-initramfs -u",
     )
     for script in ("mirror-volume", "mirror-event"):
-        kit.config_file(name=f"STO-16 {script}", dest=f"{SCRIPTS}/{script}", src=f"storage/{script}", check="sh -n {}", mode="755")
+        kit.config_file(name=f"STO-16 {script}", dest=f"{SCRIPTS}/{script}", src=f"storage/{script}", check=kit.PARSES, mode="755")
     disks = " ".join(f"{disk.disk} {disk.wipe or '-'}" for disk in (storage, storage.mirror))
     kit.script(
         name=f"STO-16 STO-09 mirror the disks {' and '.join(storage.disks)}, each if it is provably blank",

@@ -67,7 +67,7 @@ def storage() -> None:
     mirrored = clinic.storage.mirror is not None
     disk = f"{raid.ARRAY if mirrored else clinic.storage.disk} {clinic.storage.unlock}"
     for script in ("format-volume", "open-volume", "settle-volume", "enrol-volume", "say-locked"):
-        kit.config_file(name=f"STO-09 {script}", dest=f"{SCRIPTS}/{script}", src=f"storage/{script}", check="sh -n {}", mode="755")
+        kit.config_file(name=f"STO-09 {script}", dest=f"{SCRIPTS}/{script}", src=f"storage/{script}", check=kit.PARSES, mode="755")
     if mirrored:
         raid.mirrored(clinic.storage)
     kit.script(

@@ -34,3 +34,12 @@ def test_no_unit_needs_what_another_one_makes_in_run() -> None:
     named = {(unit, at) for unit, line in lines for at in line.split()}
     assert len(named) > 10, named
     assert {(unit, at) for unit, at in named if at.startswith("/run/") and at != "/run/postgresql"} == set()
+
+
+def test_every_script_parses() -> None:
+    """A first deploy lays them down unasked, because a unit that calls one may run already. Control: they are many."""
+    roles = "\n".join(path.read_text() for path in (ROOT / "roles").glob("*.py"))
+    assert roles.count("check=kit.PARSES") > 5 and "sh -n" not in roles, "control: this is how roles say it"
+    scripts = [path for path in (ROOT / "files").rglob("*") if path.is_file() and path.read_text().startswith("#!/bin/sh")]
+    assert len(scripts) > 15
+    assert [path.name for path in scripts if subprocess.run(["sh", "-n", path], capture_output=True, check=False).returncode] == []
