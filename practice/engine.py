@@ -59,7 +59,10 @@ class Snapshot:
 
 
 class Engine(Protocol):
-    """Keeps copies of files. Each method raises Trouble when it could not do all of what it says."""
+    """Keeps copies of files. Each method raises Trouble when it could not do all of what it says.
+
+    What is too old goes by whoever may remove it: the off-site host's keeper, pgBackRest after each backup, else `forget`.
+    """
 
     def prepare(self) -> None:
         """Make the repository where there is none."""
