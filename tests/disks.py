@@ -47,7 +47,7 @@ def whole(host: Host, seconds: int = 120) -> bool:
 def healthy(host: Host) -> bool:
     """Whether both disks work and no alarm says otherwise; of what was mended a moment ago one stands until somebody looks."""
     filled = whole(host)
-    host.check_output("systemctl start practice-watch.service")
+    host.check_output("systemctl restart practice-watch.service")
     return filled and "mirror" not in alarms(host)
 
 

@@ -206,7 +206,7 @@ def sender_removed(host: Host) -> None:
 def test_the_server_says_that_it_is_alive(host: Host, clinic: Clinic, inside: Neighbour, probe: str) -> None:
     """The first look of a day tells the webhook, and the first of a week everybody."""
     with postbox(inside) as box:
-        host.check_output("touch -d '8 days ago' /var/lib/cabinet/alive && systemctl start practice-watch.service")
+        host.check_output("touch -d '8 days ago' /var/lib/cabinet/alive && systemctl restart practice-watch.service")
         alive = len(box.wait("hook", state="alive"))  # the last one to be told
         mailed_to = sorted(to for mail in box.heard("mail") if "] alive: " in mail["headers"]["Subject"] for to in mail["to"])
     assert (alive, mailed_to) == (1, sorted(clinic.alarm.mail.to)), f"no sign of life: {alive} {mailed_to}"

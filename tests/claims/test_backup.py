@@ -237,17 +237,17 @@ def test_a_missed_backup_raises_an_alarm(host: Host) -> None:
     assert all(word in waits for word in ("ActiveState=active", "UnitFileState=enabled", "OnCalendar=*-*-* *:00/15:")), (
         f"nobody looks: {waits}"
     )
-    host.check_output("systemctl start practice-watch.service")
+    host.check_output("systemctl restart practice-watch.service")
     assert "backup" not in alarms(host), "control: it complains about a young backup"
     settings = "/etc/cabinet/practice.json"
     host.check_output(
         f'cp -p {settings} {settings}.kept && sed -i \'s/"max_age_hours": [0-9]*/"max_age_hours": 0/\' {settings} '
-        "&& systemctl start practice-watch.service"
+        "&& systemctl restart practice-watch.service"
     )
     try:
         assert "The newest backup is" in alarms(host).get("backup", {}).get("text", ""), "an overdue backup goes unnoticed"
     finally:
-        host.check_output(f"mv -f {settings}.kept {settings} && systemctl start practice-watch.service")
+        host.check_output(f"mv -f {settings}.kept {settings} && systemctl restart practice-watch.service")
     assert "backup" not in alarms(host)
 
 
@@ -362,7 +362,7 @@ def test_a_drill_that_fails_or_is_missed_raises_an_alarm(host: Host) -> None:
     old = {"ok": True, "label": "x", "restore_seconds": 1, "check_seconds": 1, "seconds": 2, "bytes": 0, "tables": 0, "rows": 0}
     old["at"] = float(host.check_output("date +%s")) - 4 * 86400
     host.check_output(f"touch {history} && cp -p {history} {history}.kept")
-    host.check_output(f"echo {shlex.quote(json.dumps([old]))} > {history} && systemctl start practice-watch.service")
+    host.check_output(f"echo {shlex.quote(json.dumps([old]))} > {history} && systemctl restart practice-watch.service")
     try:
         assert "No backup was restored on trial" in alarms(host).get("drill", {}).get("text", ""), "a missed drill goes unnoticed"
         sql(host, "CREATE SCHEMA IF NOT EXISTS cabinet; DROP TABLE IF EXISTS cabinet.canary; CREATE TABLE cabinet.canary ()")
@@ -371,7 +371,7 @@ def test_a_drill_that_fails_or_is_missed_raises_an_alarm(host: Host) -> None:
     finally:
         sql(host, "DROP TABLE IF EXISTS cabinet.canary")
         host.check_output(f"mv -f {history}.kept {history}; test -s {history} || rm {history}; systemctl reset-failed {unit}")
-        host.check_output("systemctl start practice-watch.service")
+        host.check_output("systemctl restart practice-watch.service")
     assert {"drill", f"unit:{unit}"} & set(alarms(host)) == set(), "the alarm stays although all is right"
 
 

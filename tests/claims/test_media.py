@@ -180,11 +180,11 @@ def no_day_has_a_medium(host: Host) -> None:
 def test_a_medium_that_is_not_plugged_in_is_missed(host: Host, clinic: Clinic, stick: Stick) -> None:
     """Asked for long ago and never seen: an alarm at the next look. Written, there is none."""
     day = clinic.media.days[0]
-    host.check_output(f"mv {REGISTRY} {REGISTRY}.aside; touch -d '30 days ago' {CONFIG}; systemctl start practice-watch.service")
+    host.check_output(f"mv {REGISTRY} {REGISTRY}.aside; touch -d '30 days ago' {CONFIG}; systemctl restart practice-watch.service")
     try:
         assert f"media:{day}" in alarms(host), f"no alarm although {day} has no medium"
     finally:
-        host.check_output(f"mv {REGISTRY}.aside {REGISTRY}; systemctl start practice-watch.service; touch {CONFIG}")
+        host.check_output(f"mv {REGISTRY}.aside {REGISTRY}; systemctl restart practice-watch.service; touch {CONFIG}")
     assert f"media:{day}" not in alarms(host), "the alarm stays although the medium was written"
 
 
@@ -217,5 +217,5 @@ def test_a_medium_that_is_pulled_out_is_finished_the_next_time(host: Host, stick
     assert "error" not in medium and len(medium["copies"]) == len(held["copies"]) + 1, f"it was not finished: {medium}"
     there = {snapshot["id"] for snapshot in json.loads(stick.asked("snapshots --json")[0])}
     assert [copy["id"] for copy in held["sent"].values() if copy["id"] not in there] == [], "what it held is gone"
-    host.check_output("systemctl start practice-watch.service")
+    host.check_output("systemctl restart practice-watch.service")
     assert "media-failed" not in alarms(host)

@@ -199,12 +199,12 @@ def test_a_copy_that_is_too_old_is_noticed(host: Host, clinic: Clinic, vault: Se
     sent(host)
     older = (clinic.offsite.max_age_minutes + 1) * 60
     noted(host, f"[copy.update(at=copy['at'] - {older}) for copy in state['sent'].values()]")
-    host.check_output("systemctl start practice-watch.service")
+    host.check_output("systemctl restart practice-watch.service")
     try:
         assert "offsite" in alarms(host), "no alarm although the copy is too old"
     finally:
         sent(host)
-        host.check_output("systemctl start practice-watch.service")
+        host.check_output("systemctl restart practice-watch.service")
     assert "offsite" not in alarms(host), "the alarm stays although it was sent"
 
 
@@ -282,12 +282,12 @@ def test_nothing_there_can_be_destroyed_from_here(host: Host, clinic: Clinic, in
     where = (ADDRESS, clinic.offsite.port, clinic.offsite.account, vault.login)
     with vault.away(), in_the_network(inside, tmp_path, *where, append_only=False) as careless:
         run(host, "verify")
-        host.check_output("systemctl start practice-watch.service")
+        host.check_output("systemctl restart practice-watch.service")
         assert "offsite-removable" in alarms(host), "no alarm although things could be removed"
         attacked(host, careless, generation)
         assert whole.keys() - digests(careless).keys() != set(), "control: there the same attack removes nothing"
     sent(host, "verify")
-    host.check_output("systemctl start practice-watch.service")
+    host.check_output("systemctl restart practice-watch.service")
     assert "offsite-removable" not in alarms(host), "the alarm stays although nothing can be removed"
 
 
@@ -353,5 +353,5 @@ def test_what_nobody_here_has_sent_and_what_holds_far_less_is_noticed(host: Host
 
 def looked(host: Host) -> set[str]:
     """The alarms that stand when the watch has looked."""
-    host.check_output("systemctl start practice-watch.service")
+    host.check_output("systemctl restart practice-watch.service")
     return set(alarms(host))

@@ -50,7 +50,7 @@ def as_it_was(host: Host) -> Iterator[None]:
     yield
     host.check_output(
         f"rm -rf {KEPT} {READ}; test ! -e {ASIDE}/kept || cp -a {ASIDE}/kept {KEPT}\n"
-        f"for key in {KEYS}; do touch -c -r {ASIDE}/key-${{key##*/}} $key; done; rm -rf {ASIDE}; systemctl start practice-watch"
+        f"for key in {KEYS}; do touch -c -r {ASIDE}/key-${{key##*/}} $key; done; rm -rf {ASIDE}; systemctl restart practice-watch"
     )
 
 
@@ -76,13 +76,13 @@ def never_missed(host: Host) -> None:
 def test_it_is_said_that_nobody_holds_a_kit(host: Host, as_it_was: None) -> None:
     """Three days after a key came there is an alarm; to print a page changes nothing, to confirm it takes the alarm away."""
     host.check_output(
-        f"rm -f {KEPT}; touch -c -d '3 days ago' {KEYS} && practice recovery-kit --text >/dev/null && systemctl start practice-watch"
+        f"rm -f {KEPT}; touch -c -d '3 days ago' {KEYS} && practice recovery-kit --text >/dev/null && systemctl restart practice-watch"
     )
     said = alarms(host).get("recovery-kit", {}).get("text", "no alarm")
     assert "NOBODY has confirmed kit 1" in said, said
     forged = "sed '2s/^A1 ......../A1 CCCCCCCC/' | practice recovery-kit --confirm"
     assert host.run(f"practice recovery-kit --text | {forged}").rc == 1, "control: a page that opens nothing was believed"
-    host.check_output("practice recovery-kit --text | practice recovery-kit --confirm && systemctl start practice-watch")
+    host.check_output("practice recovery-kit --text | practice recovery-kit --confirm && systemctl restart practice-watch")
     assert "recovery-kit" not in alarms(host), "the alarm stands although the kit was confirmed"
     told = json.loads(host.check_output("cat /run/cabinet/status.json"))["recovery"]
     assert (told["number"], told["changed"]) == (1, []) and told["confirmed"]

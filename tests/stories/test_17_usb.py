@@ -65,7 +65,7 @@ class UsbStick(Stick):
         if self.host.run(f"lsblk -dnro SERIAL | grep -qx {SERIAL}").rc == 0:
             self.pull()
         self.host.run("systemctl stop 'practice-media@*'; cryptsetup close cabinet-media")
-        self.host.run(f"rm -f {REGISTRY} /srv/probe; systemctl reset-failed 'practice-media@*'; systemctl start practice-watch.service")
+        self.host.run(f"rm -f {REGISTRY} /srv/probe; systemctl reset-failed 'practice-media@*'; systemctl restart practice-watch.service")
 
 
 @pytest.fixture
@@ -131,5 +131,5 @@ def test_a_stick_is_left_alone_enrolled_written_pulled_out_and_finished(
     stick.looked_at()
     medium = stick.noted()
     assert len(medium["copies"]) == 2 and "error" not in medium, f"it was not finished: {medium}"
-    host.check_output("systemctl start practice-watch.service")
+    host.check_output("systemctl restart practice-watch.service")
     assert "media-failed" not in alarms(host)
