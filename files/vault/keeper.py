@@ -75,7 +75,7 @@ def read(directory: Path) -> list[Generation]:
     found = []
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         if path.is_dir() and not path.is_symlink():
-            status = [(file, file.lstat()) for file in files(path)]
+            status = list(files(path))
             arrived = tuple(sorted((one.st_mtime, one.st_size) for _, one in status))
             named = [(file, one) for file, one in status if WHOLE.fullmatch(file.name)]
             snapshots, keys = (sorted(one.st_mtime for file, one in named if file.parent == path / kind) for kind in ("snapshots", "keys"))
@@ -84,15 +84,13 @@ def read(directory: Path) -> list[Generation]:
     return found
 
 
-def files(repository: Path) -> list[Path]:
-    """All that lasts in a repository."""
-    return [
-        Path(directory, name)
-        for directory, _, names in os.walk(repository)
-        if Path(directory) != repository / "locks"
-        for name in names
-        if not name.startswith(".")
-    ]
+def files(repository: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """All that lasts in a repository, and how it is; an upload that ends meanwhile takes another name."""
+    for directory, _, names in os.walk(repository):
+        for name in names if Path(directory) != repository / "locks" else []:
+            with contextlib.suppress(FileNotFoundError):
+                if not name.startswith("."):
+                    yield (file := Path(directory, name)), file.lstat()
 
 
 def as_of(repository: Path, until: float, into: Path) -> int:
@@ -105,10 +103,10 @@ def as_of(repository: Path, until: float, into: Path) -> int:
     for kind in ("data", "index", "keys", "snapshots", "locks"):
         (into / kind).mkdir()
     count = 0
-    for file in files(repository):
-        if file.lstat().st_mtime <= until and WHOLE.fullmatch(file.name):
+    for file, status in files(repository):
+        if status.st_mtime <= until and WHOLE.fullmatch(file.name):
             target = into / file.relative_to(repository)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)  # a client can put a repository into another
             os.link(file, target, follow_symlinks=False)
             count += 1
     return count
