@@ -211,7 +211,8 @@ def remembered(path: Path, now: float) -> dict[str, Any]:
 
 def listen(name: str, ledger: dict[str, Any], now: float) -> dict[str, Any]:
     """What the journal of an account's server has told since the last look, for its ledger."""
-    words = [JOURNALCTL, "--quiet", "--all", "--no-pager", "--output=json", "--output-fields=MESSAGE", f"_SYSTEMD_UNIT={server(name)}"]
+    words = [JOURNALCTL, "--quiet", "--all", "--no-pager", "--output=json", "--output-fields=MESSAGE,_LINE_BREAK"]
+    words.append(f"_SYSTEMD_UNIT={server(name)}")
     if ledger.get("cursor"):
         words.append(f"--after-cursor={ledger['cursor']}")
     try:
@@ -225,7 +226,7 @@ def listen(name: str, ledger: dict[str, Any], now: float) -> dict[str, Any]:
     looks = [*(look for look in ledger.get("heard", []) if now - DAY < look[0] <= now), [now, found.guesses, found.lines]]
     told = {"deaf": "", "cursor": found.cursor or ledger.get("cursor", ""), "heard": looks}
     confirmed, refused = ledger.get("confirmed", {}).get("refused ", 0), ledger.get("refused") or {}
-    before = refused if refused.get("last", 0) > confirmed else {}
+    before = refused if ledger.get("cursor") and refused.get("last", 0) > confirmed else {}  # without one, all was read again
     if new := [at for at in found.refused if at > confirmed]:
         told["refused"] = {"count": before.get("count", 0) + len(new), "first": before.get("first", new[0]), "last": max(new)}
     return told

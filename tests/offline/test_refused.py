@@ -54,6 +54,7 @@ ATTACKS = [
     ("DELETE", f"{BASE}/", 405),
     ("PUT", f"{BASE}/snapshots/{OLD}", 405),
     ("MOVE", f"{BASE}/snapshots/{NEW}", 405),
+    ("DELETE", f"{BASE}/snapshots/{OLD}?{'x' * 200_000}", 403),
 ]
 ORDINARY = [
     ("DELETE", f"{BASE}/data/{'0' * 64}", 403),  # the weekly question of practice/courier.py
@@ -71,6 +72,7 @@ ORDINARY = [
     ("DELETE", f"{BASE}/snapshots/{OLD}", 401),
     ("PUT", f"{BASE}/config", 401),
     ("DELETE", f"{BASE}/../config", 301),
+    ("DELETE", f"{BASE}/config?{'x' * 200_000}", 401),
 ]
 
 
@@ -167,6 +169,10 @@ def test_a_host_that_hears_nothing_says_so(host: ModuleType) -> None:
     assert (host.repositories(ACCOUNT) / "2026-09").exists()
     Path(host.JOURNALCTL).write_text(works)
     assert set(looked(host)) == {"refused"}
+    Path(host.JOURNALCTL).write_text(broken)
+    assert set(looked(host)) == {"deaf", "refused"}
+    Path(host.JOURNALCTL).write_text(works)
+    assert looked(host)["refused"].startswith("Once, "), "it was counted again"
     assert looked(host, confirmed=True) == {}
     Path(host.JOURNALCTL).write_text(broken)
     assert set(looked(host)) == {"deaf"}
