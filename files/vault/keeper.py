@@ -37,6 +37,7 @@ from judging import (  # noqa: E402, F401 -- whoever tests this asks it for all 
     KINDS,
     Account,
     Generation,
+    called,
     confirm,
     doubts,
     expired,
@@ -171,7 +172,8 @@ def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str
     if ledger.get("recount"):
         ledger["recount"] = not counts_anew(account.name)
     if confirmed:
-        syslog.syslog(syslog.LOG_NOTICE, f"{account.name}: a person confirms {', '.join(['the clock', *ledger.get('doubted', {})])}")
+        doubted = ["the clock", *map(ascii, ledger.get("doubted", {}))]
+        syslog.syslog(syslog.LOG_NOTICE, f"{account.name}: a person confirms {', '.join(doubted)}")
         ledger = confirm(ledger, now)
     ledger |= listen(account.name, ledger, now)
     generations = read(repositories(account.name))
@@ -250,7 +252,7 @@ def report(name: str, wrong: dict[str, str], removed: list[str], before: dict[st
         held = "" if what in HARMLESS else " Nothing is removed until that is right."
         syslog.syslog(syslog.LOG_ALERT, f"{name}: {text}{held}")
     for repository in removed:
-        syslog.syslog(syslog.LOG_NOTICE, f"{name}: repository {repository} was old enough and is removed")
+        syslog.syslog(syslog.LOG_NOTICE, f"{name}: repository {called(repository)} was old enough and is removed")
 
 
 def looked_at(account: Account, confirmed: bool) -> dict[str, str]:
@@ -344,7 +346,7 @@ def main() -> int:
         name, generation, when = arguments.as_of
         there = [one.name for one in read(repositories(name))]
         if generation not in there:
-            parser.error(f"{name} has no repository {generation}; there are: {', '.join(there) or 'none'}")
+            parser.error(f"{name} has no repository {generation}; there are: {', '.join(map(called, there)) or 'none'}")
         try:
             with alone():
                 view = shown(name, generation, int(datetime.fromisoformat(when).astimezone().timestamp()))

@@ -206,6 +206,19 @@ def test_what_a_practice_never_sends_is_told(host: ModuleType, kind: str, what: 
     assert set(looked(host)) == {what}
 
 
+def test_a_name_that_a_client_has_chosen_says_nothing_to_people(host: ModuleType) -> None:
+    """Neither to their terminal, nor more than a name; and it keeps nothing from being looked at. Control: an ordinary one is as it is."""
+    for name in ("2026-10", os.fsdecode(b"x\x1b[2J\xff. " + b"All is well. " * 10)):
+        junk = store(host, name, 0) / "keys"
+        junk.mkdir()
+        for number in range(2):
+            (junk / f"{number:064x}").write_text("x" * 450)
+    said = looked(host)["keys"]
+    assert "Repository 2026-10 has 2 keys" in said
+    assert "Repository 'x\\x1b[2J\\udcff. All is well. All is well. All is' has 2 keys" in said
+    assert looked(host, confirmed=True) == {}
+
+
 def told(host: ModuleType) -> list[str]:
     """What people were told."""
     return (host.STORE.parent / "told").read_text().splitlines()
