@@ -225,7 +225,8 @@ def listen(name: str, ledger: dict[str, Any], now: float) -> dict[str, Any]:
             raise OSError(f"{JOURNALCTL} ended with {journal.returncode}")
     except (OSError, ValueError, KeyError) as bad:
         return {"deaf": str(bad), "cursor": ""}  # the next look reads all that is there
-    looks = [*(look for look in ledger.get("heard", []) if now - DAY < look[0] <= now), [now, found.guesses, found.lines]]
+    earlier = ledger.get("heard", []) if ledger.get("cursor") else []
+    looks = [*(look for look in earlier if now - DAY < look[0] <= now), [now, found.guesses, found.lines]]
     told = {"deaf": "", "cursor": found.cursor or ledger.get("cursor", ""), "heard": looks}
     confirmed, refused = ledger.get("confirmed", {}).get("refused ", 0), ledger.get("refused") or {}
     before = refused if ledger.get("cursor") and refused.get("last", 0) > confirmed else {}  # without one, all was read again

@@ -142,6 +142,17 @@ def test_guessed_passwords_are_told_and_keep_nothing_from_going(host: ModuleType
     assert [line for line in told(host) if "guessed" in line][-1] == f"alarm clear vault:{ACCOUNT}-guessed"
 
 
+def test_guesses_that_are_read_again_are_not_counted_again(host: ModuleType) -> None:
+    """As after a look that heard nothing."""
+    works = Path(host.JOURNALCTL).read_text()
+    guesses(host, 20)
+    for journal, wrong in ((works, set()), ("#!/bin/sh\nexit 1\n", {"deaf"}), (works, set())):
+        Path(host.JOURNALCTL).write_text(journal)
+        assert set(looked(host)) == wrong
+    guesses(host, 1)
+    assert set(looked(host)) == {"guessed"}
+
+
 def test_a_scanner_is_no_guesser(host: ModuleType) -> None:
     """It has no password and no account; a thousand requests an hour are nobody's alarm."""
     for number in range(1000):
