@@ -30,8 +30,10 @@ def exists(kind: str, seen: Seen) -> bool:
 def why_not(kind: str, seen: Seen) -> str:
     """Why what there is of a kind does not count, and what to do; nothing when it does. The keys must be the present ones."""
     kit, them = seen["recovery"], KINDS[kind]
+    if "opened_by" not in kit:
+        return f"what opens {them} is known a few minutes after a start: sudo practice status"
     opens = kit.get("opens", {})
-    if missing := set(kit.get("opened_by", {}).get(kind, "?")) - set(opens):
+    if missing := set(kit["opened_by"].get(kind, "?")) - set(opens):
         if not kit.get("number"):
             return f"nobody has shown a recovery kit that opens {them}: sudo practice recovery-kit"
         if missing & set(kit["changed"]):

@@ -1,7 +1,7 @@
 """What this server has written outside: by that, a copy that it has not made is noticed, and one that suddenly holds far less.
 
-Each copy has two words in the repository's ledger, when it was begun and the id that it got; the first is there before restic begins. So a
-copy of ours whose id was never told, since the power went, is none of somebody else's. Whoever has root here can write into it, too.
+Each copy has two words in the repository's ledger, when restic was called and the id that it got; the first is there before restic begins.
+So a copy of ours whose id was never told, since the power went, is none of somebody else's. Whoever has root here can write into it, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from practice import notes, offsite
 from practice.engine import Restic, Snapshot
 
-# So long after it was called restic may look at the clock: it is called twice, and the first time may take half an hour.
+# So long after it was called restic may look at the clock.
 BEGINS = 3600
 ID = 64
 # Less than such a part of the bytes, and of the files, of the copy before is too little, if more than a trifle is gone. Of pgBackRest's
@@ -34,11 +34,15 @@ class Written(Restic):
         super().__init__(*engine)
         self.generation = generation
 
+    def _ask(self, *words: str, stdin: str = "", timeout: float = 600) -> str:
+        # Each time: the answer to a copy that has arrived may get lost, and then restic is called again, and makes another.
+        if words[0] == "backup":
+            add(opened(self, time.time()), f"\n{int(time.time())}")
+        return super()._ask(*words, stdin=stdin, timeout=timeout)
+
     def _backup(self, words: Sequence[str], tags: Sequence[str], stdin: str = "") -> dict[str, Any]:
-        file = opened(self, time.time())
-        add(file, f"\n{int(time.time())}")
         made = super()._backup(words, tags, stdin)
-        add(file, f" {made['snapshot_id']}")
+        add(opened(self, time.time()), f" {made['snapshot_id']}")
         weigh(tags[0], (made["total_bytes_processed"], made["total_files_processed"]))
         return made
 
@@ -55,12 +59,14 @@ def opened(engine: Written, now: float) -> Path:
     not come. In another new one nothing is ours: whoever has the passwords could have begun it before us.
     """
     file = offsite.HOME / f"written-{engine.generation}"
-    if not file.exists():
-        ours = not ledgers() or offsite.kept().get("generation") == engine.generation
-        there = [one.id for one in engine.snapshots() if one.at <= now + notes.AHEAD] if ours else []
-        staged = file.with_name(f".{file.name}")
-        add(staged, "\n".join(there))
-        staged.rename(file)
+    with offsite.only_one("ledger"):  # those that send and read begin in the same second
+        if not file.exists():
+            ours = not ledgers() or offsite.kept().get("generation") == engine.generation
+            there = [one.id for one in engine.snapshots() if one.at <= now + notes.AHEAD] if ours else []
+            staged = file.with_name(f".{file.name}")
+            staged.unlink(missing_ok=True)
+            add(staged, "\n".join(there))
+            staged.rename(file)
     return file
 
 

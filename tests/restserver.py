@@ -35,11 +35,12 @@ ACCOUNT = "haddad"
 ADDRESS = "127.0.0.1"
 
 
-# journalctl, for what a server below `home` has written: the log of its requests, and what else it said.
+# journalctl, for what a server below `home` has written: the log of its requests, and what else it said. Long lines are in pieces.
 JOURNAL = """#!{python} -IS
 import json, os, re, sys
 from datetime import datetime
-assert sys.argv[1:7] == ["--quiet", "--all", "--no-pager", "--output=json", "--output-fields=MESSAGE", "_SYSTEMD_UNIT={unit}"], sys.argv
+wanted = ["--quiet", "--all", "--no-pager", "--output=json", "--output-fields=MESSAGE,_LINE_BREAK", "_SYSTEMD_UNIT={unit}"]
+assert sys.argv[1:7] == wanted, sys.argv
 read = [int(number) for number in (sys.argv[7:] or ["--after-cursor=0,0"])[0].removeprefix("--after-cursor=").split(",")]
 for number, name in enumerate(("log", "said")):
     path = f"{home}/{{name}}"
@@ -48,7 +49,11 @@ for number, name in enumerate(("log", "said")):
         moment = re.match(r"[^[]*\\[([^]]*)\\]", line)
         at = datetime.strptime(moment[1], "%d/%b/%Y:%H:%M:%S %z").timestamp() if moment else os.stat(path).st_mtime
         stamp, cursor = str(int(at * 1e6)), ",".join(map(str, read))
-        print(json.dumps({{"__CURSOR": cursor, "__REALTIME_TIMESTAMP": stamp, "MESSAGE": line}}))
+        entry = {{"__CURSOR": cursor, "__REALTIME_TIMESTAMP": stamp}}
+        while len(line) > 49152:
+            print(json.dumps(entry | {{"MESSAGE": line[:49152], "_LINE_BREAK": "line-max"}}))
+            line = line[49152:]
+        print(json.dumps(entry | {{"MESSAGE": line}}))
 """
 
 

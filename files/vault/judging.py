@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class Generation:
     def last(self) -> float:
         """When anything last arrived."""
         return self.files[-1][0] if self.files else 0.0
+
+    @property
+    def called(self) -> str:
+        """Its name for people: a client has chosen it, and must not speak to whoever reads an alarm."""
+        return called(self.name)
 
     def since(self, moment: float, until: float) -> int:
         """How many bytes arrived in that time."""
@@ -164,10 +170,10 @@ def between(begun: list[Generation], now: float) -> list[Doubt]:
         # With when they began: a name that is used again is another repository.
         pair = " ".join(f"{one.name}@{one.snapshots[0]:.0f}" for one in (old, new))
         if now - new.snapshots[0] > OVERLAP and new.size < SHRUNK * old.size:
-            text = f"Repository {new.name} holds {mib(new.size)}, {old.name} before it held {mib(old.size)}."
+            text = f"Repository {new.called} holds {mib(new.size)}, {old.called} before it held {mib(old.size)}."
             found.append(Doubt("shrunk", pair, new.snapshots[0], text))
         if old.snapshots[-1] > new.snapshots[0] + OVERLAP:
-            text = f"Repository {old.name} is still written to, although {new.name} took its place {moment(new.snapshots[0])}."
+            text = f"Repository {old.called} is still written to, although {new.called} took its place {moment(new.snapshots[0])}."
             found.append(Doubt("past", pair, old.snapshots[-1], text))
     return found
 
@@ -178,10 +184,10 @@ def strange(generations: list[Generation]) -> list[Doubt]:
     for one in generations:
         name = f"{one.name}@{one.files[0][0]:.0f}" if one.files else one.name
         if len(one.keys) > 1:
-            text = f"Repository {one.name} has {len(one.keys)} keys; a practice makes one. The others may keep restic from finding it."
+            text = f"Repository {one.called} has {len(one.keys)} keys; a practice makes one. The others may keep restic from finding it."
             found.append(Doubt("keys", name, one.keys[-1], text))
         if one.junk:
-            text = f"Repository {one.name} holds {len(one.junk)} files that are too small to be restic's, since {moment(one.junk[0])}."
+            text = f"Repository {one.called} holds {len(one.junk)} files that are too small to be restic's, since {moment(one.junk[0])}."
             found.append(Doubt("junk", name, one.junk[-1], text))
     return found
 
@@ -251,6 +257,11 @@ def expired(account: Account, generations: list[Generation], now: float) -> list
 def moment(seconds: float) -> str:
     """A time as people write it, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def called(name: str) -> str:
+    """The name of a repository for people; one that no practice gives is cut, and in quotes."""
+    return name if re.fullmatch(r"[\w.-]{1,40}", name, re.ASCII) else ascii(name[:40])
 
 
 def mib(size: int) -> str:

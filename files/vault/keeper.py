@@ -37,6 +37,7 @@ from judging import (  # noqa: E402, F401 -- whoever tests this asks it for all 
     KINDS,
     Account,
     Generation,
+    called,
     confirm,
     doubts,
     expired,
@@ -75,7 +76,7 @@ def read(directory: Path) -> list[Generation]:
     found = []
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         if path.is_dir() and not path.is_symlink():
-            status = [(file, file.lstat()) for file in files(path)]
+            status = list(files(path))
             arrived = tuple(sorted((one.st_mtime, one.st_size) for _, one in status))
             named = [(file, one) for file, one in status if WHOLE.fullmatch(file.name)]
             snapshots, keys = (sorted(one.st_mtime for file, one in named if file.parent == path / kind) for kind in ("snapshots", "keys"))
@@ -84,15 +85,13 @@ def read(directory: Path) -> list[Generation]:
     return found
 
 
-def files(repository: Path) -> list[Path]:
-    """All that lasts in a repository."""
-    return [
-        Path(directory, name)
-        for directory, _, names in os.walk(repository)
-        if Path(directory) != repository / "locks"
-        for name in names
-        if not name.startswith(".")
-    ]
+def files(repository: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """All that lasts in a repository, and how it is; an upload that ends meanwhile takes another name."""
+    for directory, _, names in os.walk(repository):
+        for name in names if Path(directory) != repository / "locks" else []:
+            with contextlib.suppress(FileNotFoundError):
+                if not name.startswith("."):
+                    yield (file := Path(directory, name)), file.lstat()
 
 
 def as_of(repository: Path, until: float, into: Path) -> int:
@@ -105,10 +104,10 @@ def as_of(repository: Path, until: float, into: Path) -> int:
     for kind in ("data", "index", "keys", "snapshots", "locks"):
         (into / kind).mkdir()
     count = 0
-    for file in files(repository):
-        if file.lstat().st_mtime <= until and WHOLE.fullmatch(file.name):
+    for file, status in files(repository):
+        if status.st_mtime <= until and WHOLE.fullmatch(file.name):
             target = into / file.relative_to(repository)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)  # a client can put a repository into another
             os.link(file, target, follow_symlinks=False)
             count += 1
     return count
@@ -173,7 +172,8 @@ def look(account: Account, now: float, confirmed: bool = False) -> dict[str, str
     if ledger.get("recount"):
         ledger["recount"] = not counts_anew(account.name)
     if confirmed:
-        syslog.syslog(syslog.LOG_NOTICE, f"{account.name}: a person confirms {', '.join(['the clock', *ledger.get('doubted', {})])}")
+        doubted = ["the clock", *map(ascii, ledger.get("doubted", {}))]
+        syslog.syslog(syslog.LOG_NOTICE, f"{account.name}: a person confirms {', '.join(doubted)}")
         ledger = confirm(ledger, now)
     ledger |= listen(account.name, ledger, now)
     generations = read(repositories(account.name))
@@ -213,7 +213,8 @@ def remembered(path: Path, now: float) -> dict[str, Any]:
 
 def listen(name: str, ledger: dict[str, Any], now: float) -> dict[str, Any]:
     """What the journal of an account's server has told since the last look, for its ledger."""
-    words = [JOURNALCTL, "--quiet", "--all", "--no-pager", "--output=json", "--output-fields=MESSAGE", f"_SYSTEMD_UNIT={server(name)}"]
+    words = [JOURNALCTL, "--quiet", "--all", "--no-pager", "--output=json", "--output-fields=MESSAGE,_LINE_BREAK"]
+    words.append(f"_SYSTEMD_UNIT={server(name)}")
     if ledger.get("cursor"):
         words.append(f"--after-cursor={ledger['cursor']}")
     try:
@@ -224,10 +225,11 @@ def listen(name: str, ledger: dict[str, Any], now: float) -> dict[str, Any]:
             raise OSError(f"{JOURNALCTL} ended with {journal.returncode}")
     except (OSError, ValueError, KeyError) as bad:
         return {"deaf": str(bad), "cursor": ""}  # the next look reads all that is there
-    looks = [*(look for look in ledger.get("heard", []) if now - DAY < look[0] <= now), [now, found.guesses, found.lines]]
+    earlier = ledger.get("heard", []) if ledger.get("cursor") else []
+    looks = [*(look for look in earlier if now - DAY < look[0] <= now), [now, found.guesses, found.lines]]
     told = {"deaf": "", "cursor": found.cursor or ledger.get("cursor", ""), "heard": looks}
     confirmed, refused = ledger.get("confirmed", {}).get("refused ", 0), ledger.get("refused") or {}
-    before = refused if refused.get("last", 0) > confirmed else {}
+    before = refused if ledger.get("cursor") and refused.get("last", 0) > confirmed else {}  # without one, all was read again
     if new := [at for at in found.refused if at > confirmed]:
         told["refused"] = {"count": before.get("count", 0) + len(new), "first": before.get("first", new[0]), "last": max(new)}
     return told
@@ -251,7 +253,7 @@ def report(name: str, wrong: dict[str, str], removed: list[str], before: dict[st
         held = "" if what in HARMLESS else " Nothing is removed until that is right."
         syslog.syslog(syslog.LOG_ALERT, f"{name}: {text}{held}")
     for repository in removed:
-        syslog.syslog(syslog.LOG_NOTICE, f"{name}: repository {repository} was old enough and is removed")
+        syslog.syslog(syslog.LOG_NOTICE, f"{name}: repository {called(repository)} was old enough and is removed")
 
 
 def looked_at(account: Account, confirmed: bool) -> dict[str, str]:
@@ -345,7 +347,7 @@ def main() -> int:
         name, generation, when = arguments.as_of
         there = [one.name for one in read(repositories(name))]
         if generation not in there:
-            parser.error(f"{name} has no repository {generation}; there are: {', '.join(there) or 'none'}")
+            parser.error(f"{name} has no repository {generation}; there are: {', '.join(map(called, there)) or 'none'}")
         try:
             with alone():
                 view = shown(name, generation, int(datetime.fromisoformat(when).astimezone().timestamp()))

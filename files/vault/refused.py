@@ -37,14 +37,18 @@ def hear(entries: Iterable[str], account: str, since: float, arrived: Callable[[
     `arrived` says when the file came that a path names, None when there is none. Raises ValueError for what is no entry.
     """
     heard, wrong = Heard(), f"Invalid htpasswd entry for {account}."
-    refused = []
+    refused, begun = [], ""
     for line in entries:
         entry = json.loads(line)
-        at, said = int(entry["__REALTIME_TIMESTAMP"]) / 1e6, entry.get("MESSAGE") or ""
+        at, said = int(entry["__REALTIME_TIMESTAMP"]) / 1e6, begun + str(entry.get("MESSAGE") or "")
+        # What is longer than LineMax= of journald.conf(5) comes in pieces, and whoever asks chooses how long it is.
+        begun = said if entry.get("_LINE_BREAK") == "line-max" else ""
+        if begun:
+            continue
         heard.cursor, heard.lines = entry["__CURSOR"], heard.lines + 1
         if said == wrong and at > since:
             heard.guesses += 1
-        elif (request := REQUEST.match(str(said))) and is_attack(request[1], request[2], int(request[3]), at, arrived):
+        elif (request := REQUEST.match(said)) and is_attack(request[1], request[2], int(request[3]), at, arrived):
             refused.append(at)
     heard.refused = tuple(refused)
     return heard

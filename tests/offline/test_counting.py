@@ -174,7 +174,11 @@ def test_each_list_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     # Who may not read the keys is told what the watch saw.
     monkeypatch.setattr(counting, "is_root", lambda: False)
     monkeypatch.setattr(alarm, "SEEN", tmp_path / "seen.json")
-    assert not program(media)
+    older = {"number": 1, "confirmed": NOW, "changed": []}
+    for recovery in ({}, older):  # after a start, with a closed volume, or what an older watch saw
+        assert not program(media) and "known a few minutes after a start: sudo practice status" in said(media, False)
+        alarm.SEEN.write_text(json.dumps({"recovery": recovery}))
+    assert not program(media) and "nobody" not in said(media, False)
     alarm.SEEN.write_text(json.dumps(looked()))
     assert program(media)
 

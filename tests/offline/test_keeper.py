@@ -329,6 +329,32 @@ def test_a_refused_upload_is_no_snapshot(host: ModuleType) -> None:
     assert set(host.look(account(host), time.time())) == {"silence"}
 
 
+def test_an_upload_that_ends_during_a_look_is_no_alarm(host: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has another name by then; with a slow line there is always one."""
+    repository = store(host, "2026-11", 1, 0)
+    walk = os.walk
+
+    def ended(top: Path) -> list[tuple[str, list[str], list[str]]]:
+        """What was seen, and is gone."""
+        half = repository / "data/aa" / f"{9:064x}.rest-server-temp17"
+        half.write_text("half")
+        seen = list(walk(top))
+        half.unlink()
+        return seen
+
+    monkeypatch.setattr(host.os, "walk", ended)
+    assert host.look(account(host), time.time()) == {}
+    assert host.as_of(repository, time.time(), tmp_path / "then") == 4
+
+
+def test_as_of_of_a_repository_into_which_another_was_put(host: ModuleType, tmp_path: Path) -> None:
+    """As rest-server lets a client do; that must not keep anybody from coming back."""
+    repository = store(host, "2026-11", 3, 2)
+    store(host, "2026-11/x/y", 3)
+    assert host.as_of(repository, time.time(), tmp_path / "then") == 4 + 3
+    assert (tmp_path / "then/snapshots" / f"{1:064x}").exists()
+
+
 def test_as_of_leaves_out_what_came_later(host: ModuleType, tmp_path: Path) -> None:
     """What had arrived by then, neither locks nor half uploads; the same files, not copies."""
     repository = store(host, "2026-11", 3, 2, 1)

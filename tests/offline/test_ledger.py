@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,3 +68,60 @@ def test_whose_a_snapshot_is() -> None:
     words = ["100", ids[0], "200", "0", ids[3], "7000", "12ab"]  # the last one was cut off while it was written
     assert [one.id for one in ledger.strangers(there, words)] == [ids[2], ids[4], ids[5]]
     assert [one.id for one in ledger.strangers(there, ["100", *ids])] == []
+
+
+# The first copy arrives, but its answer gets lost.
+RESTIC = """#!/bin/sh
+case "$1" in
+snapshots) cat {there} ;;
+backup)
+    test ! -e {first} || {{ echo '{{"snapshot_id": "{ids[1]}", "total_bytes_processed": 1, "total_files_processed": 1}}'; exit; }}
+    touch {first}
+    echo "Fatal: no answer" >&2
+    exit 1 ;;
+esac
+"""
+
+
+def test_a_copy_whose_answer_got_lost_is_ours(outside: Path) -> None:
+    """Restic is called again, and makes another; control: a third one at that time is none."""
+    restic, there, ids = outside / "restic", outside / "there", [f"{number:064x}" for number in range(3)]
+    restic.write_text(RESTIC.format(there=there, first=outside / "first", ids=ids))
+    restic.chmod(0o755)
+    there.write_text("[]")
+    engine = ledger.Written("2027-01", "", {}, outside / "cache", str(restic))
+    assert engine.back_up([outside], "documents") == ids[1]
+    said = [{"id": id, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))} for id in ids]
+    there.write_text(json.dumps(said[:2]))
+    ledger.look(engine, time.time())
+    assert "foreign" not in offsite.kept()
+    there.write_text(json.dumps(said))
+    ledger.look(engine, time.time())
+    assert set(offsite.kept()["foreign"]) == {ids[2]}
+
+
+class Slow:
+    """A repository that takes its time to answer."""
+
+    generation = "2027-01"
+
+    def snapshots(self) -> list[Snapshot]:
+        """One."""
+        time.sleep(0.2)
+        return [Snapshot("f" * 64, NOW, ())]
+
+
+def test_two_that_begin_a_ledger_at_once_begin_one(outside: Path) -> None:
+    """After an update, what sends and what reads; and what a power cut has left of it is no word of it."""
+    (outside / ".written-2027-01").write_text("cut off")
+    engine, found = Slow(), []
+
+    def begin(engine: Any) -> None:
+        found.append(ledger.opened(engine, NOW).read_text())
+
+    both = [threading.Thread(target=begin, args=(engine,)) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert found == ["f" * 64] * 2

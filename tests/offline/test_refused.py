@@ -54,6 +54,7 @@ ATTACKS = [
     ("DELETE", f"{BASE}/", 405),
     ("PUT", f"{BASE}/snapshots/{OLD}", 405),
     ("MOVE", f"{BASE}/snapshots/{NEW}", 405),
+    ("DELETE", f"{BASE}/snapshots/{OLD}?{'x' * 200_000}", 403),
 ]
 ORDINARY = [
     ("DELETE", f"{BASE}/data/{'0' * 64}", 403),  # the weekly question of practice/courier.py
@@ -71,6 +72,7 @@ ORDINARY = [
     ("DELETE", f"{BASE}/snapshots/{OLD}", 401),
     ("PUT", f"{BASE}/config", 401),
     ("DELETE", f"{BASE}/../config", 301),
+    ("DELETE", f"{BASE}/config?{'x' * 200_000}", 401),
 ]
 
 
@@ -140,6 +142,17 @@ def test_guessed_passwords_are_told_and_keep_nothing_from_going(host: ModuleType
     assert [line for line in told(host) if "guessed" in line][-1] == f"alarm clear vault:{ACCOUNT}-guessed"
 
 
+def test_guesses_that_are_read_again_are_not_counted_again(host: ModuleType) -> None:
+    """As after a look that heard nothing."""
+    works = Path(host.JOURNALCTL).read_text()
+    guesses(host, 20)
+    for journal, wrong in ((works, set()), ("#!/bin/sh\nexit 1\n", {"deaf"}), (works, set())):
+        Path(host.JOURNALCTL).write_text(journal)
+        assert set(looked(host)) == wrong
+    guesses(host, 1)
+    assert set(looked(host)) == {"guessed"}
+
+
 def test_a_scanner_is_no_guesser(host: ModuleType) -> None:
     """It has no password and no account; a thousand requests an hour are nobody's alarm."""
     for number in range(1000):
@@ -167,6 +180,10 @@ def test_a_host_that_hears_nothing_says_so(host: ModuleType) -> None:
     assert (host.repositories(ACCOUNT) / "2026-09").exists()
     Path(host.JOURNALCTL).write_text(works)
     assert set(looked(host)) == {"refused"}
+    Path(host.JOURNALCTL).write_text(broken)
+    assert set(looked(host)) == {"deaf", "refused"}
+    Path(host.JOURNALCTL).write_text(works)
+    assert looked(host)["refused"].startswith("Once, "), "it was counted again"
     assert looked(host, confirmed=True) == {}
     Path(host.JOURNALCTL).write_text(broken)
     assert set(looked(host)) == {"deaf"}
@@ -198,6 +215,19 @@ def test_what_a_practice_never_sends_is_told(host: ModuleType, kind: str, what: 
     assert not (host.repositories(ACCOUNT) / "2026-09").exists()
     (directory / f"{201:064x}").write_text("x" * size)
     assert set(looked(host)) == {what}
+
+
+def test_a_name_that_a_client_has_chosen_says_nothing_to_people(host: ModuleType) -> None:
+    """Neither to their terminal, nor more than a name; and it keeps nothing from being looked at. Control: an ordinary one is as it is."""
+    for name in ("2026-10", os.fsdecode(b"x\x1b[2J\xff. " + b"All is well. " * 10)):
+        junk = store(host, name, 0) / "keys"
+        junk.mkdir()
+        for number in range(2):
+            (junk / f"{number:064x}").write_text("x" * 450)
+    said = looked(host)["keys"]
+    assert "Repository 2026-10 has 2 keys" in said
+    assert "Repository 'x\\x1b[2J\\udcff. All is well. All is well. All is' has 2 keys" in said
+    assert looked(host, confirmed=True) == {}
 
 
 def told(host: ModuleType) -> list[str]:
