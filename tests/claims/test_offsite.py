@@ -23,19 +23,10 @@ from roles.offsite import ACCOUNT, AUTHORITY, CONFIG, HOME, LOGIN, PASSWORD, SER
 from tests.ask import answers
 from tests.claim import claim
 from tests.claims.test_backup import alarms, archive_now, sql
+from tests.intruder import Intruder
 from tests.restserver import Server, in_the_network
 
 STATE = f"{HOME}/state.json"
-# Each path is deleted, then something else put there.
-DESTROY = """
-import base64, http.client, os, ssl, sys
-word = base64.b64encode((os.environ["RESTIC_REST_USERNAME"] + ":" + os.environ["RESTIC_REST_PASSWORD"]).encode()).decode()
-link = http.client.HTTPSConnection(sys.argv[1], int(sys.argv[2]), context=ssl.create_default_context(cafile=os.environ["RESTIC_CACERT"]))
-for path in sys.argv[3:]:
-    for method in ("DELETE", "POST"):
-        link.request(method, path, b"gone", {"Authorization": "Basic " + word})
-        link.getresponse().read()
-"""
 PATIENT = "Nadia Bouzid, hepatitis"
 
 
@@ -298,20 +289,8 @@ def digests(vault: Server) -> dict[str, str]:
 
 
 def attacked(host: Host, vault: Server, generation: str) -> None:
-    """What root can do as the account that may get there, with its passwords: restic forgets; each file is deleted and written over."""
-    paths = [f"/{vault.account}/{generation}/{path.split('/', 1)[1]}" for path in digests(vault) if path.startswith(generation)]
-    paths = [path.replace(f"/data/{path[-64:-62]}/", "/data/") for path in paths]
-    secrets = {
-        "RESTIC_REPOSITORY": f"rest:{vault.url}/{vault.account}/{generation}/",
-        "RESTIC_REST_USERNAME": vault.account,
-        "RESTIC_REST_PASSWORD": f"$(cat {LOGIN})",
-        "RESTIC_PASSWORD": f"$(cat {PASSWORD})",
-        "RESTIC_CACERT": AUTHORITY,
-    }
-    given = " ".join(f'{name}="{value}"' for name, value in secrets.items())
-    who = f"setpriv --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups"
-    forget = f"{who} restic --quiet --no-cache forget --prune --keep-last=1"
-    host.run(f"{WAY}; {given} {forget}; {given} {who} python3 -c {shlex.quote(DESTROY)} {vault.address} {vault.port} {shlex.join(paths)}")
+    """By whoever has become root on the server."""
+    Intruder(host, vault.address, vault.port, vault.account).destroys(generation, digests(vault))
 
 
 def read_once_in_a_lifetime(host: Host) -> None:

@@ -65,7 +65,7 @@ def test_a_new_server_comes_back_from_the_copy_outside(
     with in_the_network(inside, tmp_path, *where):
         life = lived(host, connection, tmp_path / "acknowledged")
     seeds = people(connection)
-    lost(vm, connection, raised_anew=pytestconfig.getoption("--long"))
+    lost(host, vm, connection, raised_anew=pytestconfig.getoption("--long"))
     with in_the_network(Neighbour(), tmp_path, *where):
         took = restored("offsite", life.kit)
         assert people(connection) == seeds, "people's phones say other codes"
@@ -86,6 +86,7 @@ def test_a_new_server_comes_back_from_a_medium(
     knows the medium, and writes it, when it is plugged in again."""
     assert clinic.media is not None
     began(host)
+    host.check_output(LOAD)
     entered(host, 1)
     stick, image = Stick(host), tmp_path / "medium"
     stick.make(384)
@@ -98,7 +99,7 @@ def test_a_new_server_comes_back_from_a_medium(
         entered(host, 2)
         kit, seeds = host.check_output("practice recovery-kit --text"), people(connection)
         carried(connection, f"dd if=/dev/{stick.name}", image)
-        lost(vm, connection, raised_anew=pytestconfig.getoption("--long"))
+        lost(host, vm, connection, raised_anew=pytestconfig.getoption("--long"))
         host.backend.reconnect()
         stick.make(384)
         stick.plug()
@@ -126,18 +127,18 @@ def test_a_new_server_comes_back_from_a_medium(
 
 
 def began(host: Host) -> None:
-    """A document, and a table of what is entered. An earlier run that was cut off may have left its load."""
+    """A document, a table of what is entered, and one for the load. An earlier run that was cut off may have left its load."""
     host.check_output(
         f"systemctl stop gone-load; echo -n 'a document' >{LETTER}; {PSQL} -d postgres -c 'DROP SCHEMA IF EXISTS gone CASCADE' "
         "-c 'DROP DATABASE IF EXISTS gone WITH (FORCE)' -c 'CREATE SCHEMA gone' -c 'CREATE DATABASE gone' "
         "-c 'CREATE TABLE gone.acknowledged (number int PRIMARY KEY, at timestamptz)'"
     )
+    host.check_output(f"cd / && {POSTGRES} {PGBENCH} --initialize --quiet --scale=2 gone 2>&1")
 
 
 def lived(host: Host, connection: Connection, heard: Path) -> Life:
     """The practice works and sends."""
     began(host)
-    host.check_output(f"cd / && {POSTGRES} {PGBENCH} --initialize --quiet --scale=2 gone 2>&1")
     # What was sent to another vault, by another test, is not in this one. And the timer is put off: were its run going on, a start of
     # the same service would wait for the end of that one, which began earlier than we say.
     host.check_output("systemctl stop practice-offsite-send.timer 'practice-offsite@*'")
@@ -191,8 +192,9 @@ def carried(connection: Connection, command: str, image: Path, back: bool = Fals
 # ---- the end of it, and what is there afterwards --------------------------------------------------------------------
 
 
-def lost(vm: Machine, connection: Connection, raised_anew: bool) -> None:
-    """Nothing is left of the machine: power, disks, TPM and memory. Another one takes its place."""
+def lost(host: Host, vm: Machine, connection: Connection, raised_anew: bool) -> None:
+    """Nothing is left of the machine: power, disks, TPM and memory. Another one takes its place. Control: people work up to then."""
+    assert host.run("systemctl is-active gone-load").stdout.strip() == "active", "control: pgbench does not run"
     vm.power_cut()
     if raised_anew:
         connection.logout()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
+import shlex
 import ssl
 import subprocess
 import sys
@@ -23,8 +25,10 @@ from kit.connection import Connection
 from kit.machines import offsite, removed
 from kit.neighbour import Outside
 from kit.vm import GUEST_PORTS, Machine
+from practice.offsite import KINDS
 from tests.contract.test_ssh_config import key
 from tests.helpers import free_port
+from tests.intruder import Intruder
 from tests.vaulthost import agent, deploy
 
 # As the practice's server sees this machine, and with it what is forwarded from here.
@@ -45,6 +49,16 @@ OUT = "setpriv --reuid nobody --clear-groups python3 -c 'import socket; socket.c
 SEND = "systemctl start practice-offsite@send.service && ! grep '\"send\":' /var/lib/cabinet/offsite/state.json"
 # What was sent to another host is not on this one.
 FORGET = "systemctl stop 'practice-offsite@*'; rm -rf /var/lib/cabinet/offsite/state.json /var/lib/cabinet/offsite/cache"
+# A run of the timer's would be a copy more, in the middle of it.
+BY_HAND = "systemctl stop practice-offsite-send.timer 'practice-offsite@*'"
+KEEPER = "python3 -I /usr/local/lib/cabinet/keeper.py"
+SCAN = "/srv/offsite-story"
+FORGED = "restic --no-cache backup --json --no-scan --host=practice --tag=documents --time='2030-01-01 00:00:00' /etc/hostname"
+# What a new server would take out of a repository.
+CHOSEN = (
+    "import json, sys; sys.path.insert(0, '/usr/local/lib/cabinet'); from practice import fetch; "
+    "print(json.dumps(fetch.newest_in(sys.argv[1])['snapshots']))"
+)
 
 
 @dataclass
@@ -136,6 +150,8 @@ def test_the_host_outside_keeps_what_the_practice_sends(host: Host, clinic: Clin
             patch.setenv("CABINET_VAULT", f"{HERE}:{port}")
             done = deployment.pyinfra("vagrant", "tests.stories.variants.copies_go_elsewhere", "--yes", echo=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        host.check_output(BY_HAND)
+        host.check_output(f"head -c 100000 /dev/urandom >{SCAN}")
         host.check_output(SEND)
         store = f"/srv/vault/{clinic.offsite.account}/{clinic.offsite.account}"
         kept = there.run(f"find {store} -type f -printf '%U %m %P %s %T@\\n' | sort")
@@ -145,11 +161,12 @@ def test_the_host_outside_keeps_what_the_practice_sends(host: Host, clinic: Clin
         assert {tuple(line.split()[:2]) for line in kept.splitlines()} == {(owner, "600")}
         assert [destroyed(clinic, port, path) for path in snapshots] == [403] * len(snapshots)
         assert there.run(f"find {store} -type f -printf '%U %m %P %s %T@\\n' | sort") == kept, "something was changed"
-        assert there.run("python3 -I /usr/local/lib/cabinet/keeper.py").strip() == f"{clinic.offsite.account}: as it should be"
+        assert there.run(KEEPER).strip() == f"{clinic.offsite.account}: as it should be"
         counted_anew(there, clinic.offsite.account)
+        root_attacks(Intruder(host, HERE, port, clinic.offsite.account), there, store)
         noticed(there, clinic, port)
     finally:
-        host.check_output(FORGET)
+        host.check_output(f"{FORGET}; rm -f {SCAN}")
         deployment.run_role("vagrant", "offsite")
 
 
@@ -179,6 +196,55 @@ def counted_anew(there: OffsiteHost, account: str) -> None:
     assert there.run(which) not in (began, "0\n"), "it still counts what was removed"
 
 
+def root_attacks(intruder: Intruder, there: OffsiteHost, store: str) -> None:
+    """On the practice's server, with all that lies on it: no file is changed, it is told, and the host shows what there was before."""
+    host, account = intruder.host, intruder.account
+    host.check_output(SEND)  # of what is sent each time there are two by now: restic has something to forget
+    state = json.loads(host.check_output("cat /var/lib/cabinet/offsite/state.json"))
+    month, genuine = state["generation"], {kind: state["sent"][kind]["id"] for kind in KINDS}
+    there.run(f"find {store} -type f -exec touch -d '70 minutes ago' {{}} +")  # longer ago than restic tries anything again
+    kept = stored(there, store)
+    there.run("systemctl start cabinet-keeper.service")
+    assert json.loads(there.run("practice alarm list")) == {}, "control: nothing is wrong before"
+    moment = there.run("date -u +%FT%TZ; sleep 2").strip()
+
+    paths = [line.split()[2] for line in kept]
+    answers = intruder.destroys(month, paths)
+    assert (len(answers), [status for status in answers if status < 400]) == (2 * len(paths), []), answers
+    forged = json.loads(intruder.runs(month, "sh", "-c", FORGED).stdout.splitlines()[-1])["snapshot_id"]
+    assert chosen(host, month)["documents"] == forged, "control: whose is the newest"
+    assert set(kept) - set(stored(there, store)) == set(), "something was removed or changed"
+    there.run("systemctl start cabinet-keeper.service")
+    assert set(json.loads(there.run("practice alarm list"))) == {f"vault:{account}-refused"}
+
+    view = there.run(f"{KEEPER} --as-of {account} {month} {moment}").split()[-1]
+    listed = json.loads(intruder.runs(view, "restic", "--no-cache", "snapshots", "--json", "--no-lock").stdout)
+    assert {one["id"] for one in listed} == {path.rpartition("/")[2] for path in paths if "/snapshots/" in path}
+    assert chosen(host, view) == genuine
+    came_back = f"restic --no-cache --no-lock dump {genuine['documents']} {SCAN} | sha256sum"
+    assert intruder.runs(view, "sh", "-c", came_back).stdout == host.check_output(f"sha256sum <{SCAN}") + "\n"
+    more = "more" * 32
+    name = hashlib.sha256(more.encode()).hexdigest()
+    answers = intruder.asks(*(f"POST /{account}/{one}/data/{name}" for one in (month, view)), body=more)
+    assert answers == [200, 500], "something can be added to what is shown, or (control) to nothing"
+
+    there.run(f"{KEEPER} --confirm {account}")
+    there.run(f"systemctl restart cabinet-vault-{account}.service")
+    assert there.run(KEEPER).strip() == f"{account}: as it should be"
+    assert json.loads(there.run("practice alarm list")) == {}
+    assert chosen(host, view) == genuine, "it is served no more"
+
+
+def stored(there: OffsiteHost, store: str) -> list[str]:
+    """All that lasts of what lies there: owner, mode, path, bytes and when it came."""
+    return there.run(f"find {store} -type f ! -path '*/locks/*' -printf '%U %m %P %s %T@\\n' | sort").splitlines()
+
+
+def chosen(host: Host, repository: str) -> dict[str, str]:
+    """What a new server would take out of it: a snapshot of each kind."""
+    return json.loads(host.check_output(f"python3 -c {shlex.quote(CHOSEN)} {repository}"))
+
+
 def noticed(there: OffsiteHost, clinic: Clinic, port: int) -> None:
     """The keeper's service, in its sandbox, reads in the journal what was refused; what failed and is well again is over."""
     account = clinic.offsite.account
@@ -188,7 +254,7 @@ def noticed(there: OffsiteHost, clinic: Clinic, port: int) -> None:
     assert destroyed(clinic, port, "any/config", "PUT") == 405
     there.run("systemctl start cabinet-keeper.service")
     assert set(json.loads(there.run("practice alarm list"))) == {f"vault:{account}-refused"}
-    there.run(f"python3 -I /usr/local/lib/cabinet/keeper.py --confirm {account}")
+    there.run(f"{KEEPER} --confirm {account}")
     assert json.loads(there.run("practice alarm list")) == {}
     assert there.run("systemctl is-enabled cabinet-silence.timer").strip() == "enabled"
     there.run("systemctl start cabinet-silence.service")
