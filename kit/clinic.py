@@ -157,10 +157,20 @@ def inventory(*names: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def this_clinic() -> Clinic:
-    """The clinic of the host that pyinfra is working on; the only place that reads host.data."""
+    """The clinic of the host that pyinfra is working on."""
+    return _loaded(_this_path())
+
+
+def this_text() -> bytes:
+    """Its file as somebody has written it; a later tree understands it, or says what it does not."""
+    return (ROOT / _this_path()).read_bytes()
+
+
+def _this_path() -> str:
+    """The only place that reads host.data."""
     from pyinfra import host  # noqa: PLC0415 -- pyinfra takes a second to import, and most of the kit does without
 
-    return _loaded(host.data.clinic_file)
+    return host.data.clinic_file
 
 
 @functools.cache

@@ -28,8 +28,12 @@ from practice.server import Trouble, run
 REPOSITORY = Path("/backup/pgbackrest")
 DOCUMENTS = Path("/srv")
 STATE = Path("/var/lib/cabinet")
-# Workstations trust the authority's certificate, not its key alone. Whose a number is on this server, the last two say.
-CONFIGURATION = (Path("/etc/cabinet"), STATE / "secrets", STATE / "tls", STATE / "media.json", Path("/etc/passwd"), Path("/etc/group"))
+# Workstations trust the authority's certificate, not its key alone. Whose a number is on this server, passwd and group say. The last two
+# are what the clinic file names by path: the authorities that are believed, and the password at the mail server.
+CONFIGURATION = (
+    *(Path("/etc/cabinet"), STATE / "secrets", STATE / "tls", STATE / "media.json", Path("/etc/passwd"), Path("/etc/group")),
+    *(Path("/usr/local/share/ca-certificates"), Path("/etc/msmtprc")),
+)
 WEEK = 7 * 86400
 # Whoever removes says one of these; 404 after it has looked for what it was to remove. An append-only rest-server refuses before (403).
 REMOVES = {200, 202, 204, 404, 410}

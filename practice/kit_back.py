@@ -1,7 +1,8 @@
-"""A new server gets the keys of the old one from the recovery kit, before its roles make their own."""
+"""A new server gets the keys of the old one from the recovery kit, before its roles make their own; any other computer gets one of them."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,15 @@ def put_back() -> None:
         keep({"number": number, "made": time.time(), "salt": "", "marks": {}, "confirmed": None})
     record(f"keys of recovery kit {number} put back")
     print(f"The keys of kit {number} are in place. Go on with the deploy; then make a new kit: the volume's key is another one.")
+
+
+def said(part: str) -> None:
+    """Print what this part is, without an end of line, as what it opens wants it; what is asked goes elsewhere. Raises Trouble."""
+    with contextlib.redirect_stdout(sys.stderr):
+        _, typed = type_in([part]) if sys.stdin.isatty() else read(sys.stdin.read())
+    if part not in typed:
+        raise Trouble(f"part {part}, which opens {PARTS[part]}, is missing")
+    sys.stdout.write(unpacked(part, typed[part]))
 
 
 def type_in(parts: list[str]) -> tuple[int, dict[str, bytes]]:

@@ -40,7 +40,7 @@ State = dict[str, Any]
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice recovery-kit [--text | --confirm | --put-back | --anew]`."""
+    """`practice recovery-kit [--text | --confirm | --put-back | --anew | --key PART]`."""
     parser = commands.add_parser(
         "recovery-kit", help="make the page that opens everything, or confirm that it is held", description=__doc__
     )
@@ -51,17 +51,24 @@ def register(commands: Any) -> argparse.ArgumentParser:
     what.add_argument(
         "--put-back", action="store_true", help="give a new server the old one's keys, typed or from a pipe, before it makes its own"
     )
+    what.add_argument(
+        "--key", choices=sorted(PARTS), help="on any computer: print one key, from the page's lines, typed or from a pipe"
+    )
     return parser
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Exit code 0: shown, or confirmed; 1: not."""
-    if not is_root():
+    if not is_root() and not arguments.key:
         print("practice recovery-kit: only an administrator can do this: sudo practice recovery-kit", file=sys.stderr)
         return 2
     try:
-        if arguments.put_back:
-            from practice.kit_back import put_back  # noqa: PLC0415 -- it asks here what belongs where
+        if arguments.key:
+            from practice.kit_back import said  # noqa: PLC0415 -- it asks here what belongs where
+
+            said(arguments.key)
+        elif arguments.put_back:
+            from practice.kit_back import put_back  # noqa: PLC0415
 
             put_back()
         elif arguments.anew:

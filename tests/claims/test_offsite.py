@@ -20,6 +20,7 @@ from practice.engine import Restic, Snapshot
 from practice.outside import PLACE
 from roles.backup import REPOSITORY
 from roles.offsite import ACCOUNT, AUTHORITY, CONFIG, HOME, LOGIN, PASSWORD, SERVICE, SYSTEMD, WAY
+from roles.recovery import CLINIC
 from tests.ask import answers
 from tests.claim import claim
 from tests.claims.test_backup import alarms, archive_now, sql
@@ -112,7 +113,7 @@ def test_all_that_a_new_server_needs_is_there(host: Host, vault: Server, tmp_pat
         copies = state["sent"]
         for kind in ("database", "changes", "documents", "configuration", "system"):
             engine.restore(copies[kind]["id"], tmp_path)
-        where = "/backup/pgbackrest/backup /srv/probe /var/lib/cabinet/secrets"
+        where = f"/backup/pgbackrest/backup /srv/probe /var/lib/cabinet/secrets {CLINIC} {AUTHORITY}"
         there = host.check_output(f"find {where} -type f | xargs -d '\\n' sha256sum")
         wanted = dict(reversed(line.split("  ", 1)) for line in there.splitlines())
         bad = [path for path, digest in wanted.items() if digest_of(tmp_path / path.removeprefix("/")) != digest]

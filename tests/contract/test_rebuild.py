@@ -27,6 +27,7 @@ from roles.recovery import CONFIG as PARTS
 from roles.storage import KEY
 from tests.outside import CREDENTIALS, SEND, B, a_vault, beside, prepared
 from tests.practiceserver import Server, new_server, practice_server
+from tests.restserver import ADDRESS
 from tests.restserver import Server as Vault
 from tests.sticks import STICKS, Sticks
 
@@ -44,6 +45,7 @@ printf authority >/var/lib/cabinet/secrets/authority.key
 printf certificate >/var/lib/cabinet/tls/authority.pem; chmod 644 /var/lib/cabinet/tls/authority.pem
 cd /var/lib/cabinet/tls; printf leaf >database.pem; chgrp postgres database.pem; chmod 640 database.pem
 install -d -m 700 /etc/cabinet/totp; printf seed >/etc/cabinet/totp/amina; printf old >/etc/cabinet/revision
+printf 'practice: Cabinet Haddad  # as it was written\n' >/etc/cabinet/clinic.yaml
 {CREDENTIALS}"""
 # Whoever was root on the lost server, at the repository that it sent to.
 INTRUDER = f"""export RESTIC_PASSWORD="$(cat {PASSWORD})" RESTIC_REST_PASSWORD="$(cat {LOGIN})" RESTIC_CACERT={AUTHORITY}
@@ -192,6 +194,44 @@ def test_it_comes_back_as_it_was_before_an_intruder(vault: Vault, kit: str, tmp_
             assert new.out(f"stat -c '%U %a' {PASSWORD}") == "root 600"
             new.out(CREDENTIALS + SEND)
             assert (after := chosen(new))["generation"] == f"{MONTH}-2" and after["at"] < time.time() + 60, "it is sent to the intruder's"
+
+
+def shown(heading: str) -> list[str]:
+    """The pieces of shell that docs/recovery.md shows below a heading."""
+    below = (ROOT / "docs/recovery.md").read_text().split(f"# {heading}\n")[1].split("\n#")[0]
+    pieces = [[line.strip() for line in piece.splitlines() if line.startswith("    ")] for piece in below.split("\n\n")]
+    return ["\n".join(piece) for piece in pieces if piece]
+
+
+def test_the_clinic_file_comes_out_of_a_copy_with_the_kit_alone(vault: Vault, kit: str, stick: Path) -> None:
+    """By the very lines of docs/recovery.md, on a computer that knows nothing of the practice: from outside, and from a medium."""
+    outside, medium = shown("Where the laptop is gone as well")
+    names = {"vault.atlas.example:8443": f"{ADDRESS}:{vault.port}", "2026-11": MONTH, "/dev/sdb": "/dev/{name}"}
+    assert [name for name in names if name not in outside + medium] == []
+    names |= {"--key C": "--key C </root/page", "--key D": "--key D </root/page", "--key B": "--key B </root/page"}
+    for name, here in names.items():
+        outside, medium = outside.replace(name, here), medium.replace(name, here)
+    tree = "set -eu; cd /usr/local/lib/cabinet; mkdir -p clinics; rm -f clinics/*\n"
+    wanted = "practice: Cabinet Haddad  # as it was written"
+    with new_server() as anywhere:
+        anywhere.out("umask 077; cat >/root/page", kit)
+        anywhere.out("cat >/usr/local/lib/cabinet/authority.pem", vault.authority.read_text())
+        with beside(anywhere, vault):
+            assert anywhere.out(f"{tree}{outside}; cat clinics/haddad.yaml") == wanted
+            believed = outside.replace("/etc/cabinet/clinic.yaml", AUTHORITY)
+            assert anywhere.out(f"{tree}{believed}; cat clinics/haddad.yaml") == vault.authority.read_text().strip()
+            refused = anywhere.run(f"{tree}{outside.replace('--key C', '--key B')}")
+            assert refused.returncode and "wrong password" in refused.stderr, refused
+        with Sticks(anywhere.place) as media:
+            anywhere.out(f"mkdir {STICKS}; tar -xf - -C {STICKS}", stick.read_bytes())
+            name = media.plug("stick1")
+            # What stands in for a device mapper asks for the password where a server has it.
+            opens = f"cryptsetup open --test-passphrase --key-file - /dev/{name}"
+            media.done(f"cd /usr/local/lib/cabinet; python3 -m practice recovery-kit --key B </root/page | /usr/sbin/{opens}")
+            media.done(f"mkdir -p {Path(B).parent}; cd /usr/local/lib/cabinet; python3 -m practice recovery-kit --key B </root/page >{B}")
+            assert media.done(f"{tree}{medium.format(name=name)}\ncat clinics/haddad.yaml") == wanted
+            assert media.run("test -e /dev/mapper/medium").returncode, "it is still open"
+            media.pull(name)
 
 
 def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str) -> None:

@@ -18,6 +18,7 @@ from practice.recovery_kit import ANEW as JOURNAL
 from practice.recovery_kit import unpacked
 from roles.backup import PASSPHRASE, REPOSITORY
 from roles.offsite import LOGIN, PASSWORD
+from roles.recovery import CLINIC
 from roles.storage import KEY
 from tests.contract.test_offsite import pyinfra
 from tests.sticks import DEVICES
@@ -89,9 +90,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with Place(*SERVER) as place, Sshd(place.inside, tmp_path_factory.mktemp("o")) as sshd:
         tree = subprocess.run(["tar", "-C", str(ROOT), "-cf", "-", "practice", "files"], check=True, capture_output=True).stdout
         subprocess.run(place.inside(f"mkdir -p /usr/local/lib/cabinet; sh -c {shlex.quote(STANDS)}"), input=tree, check=True)
+        clinic = ROOT / "clinics/vagrant.yaml"
         for again in (False, True):
-            said, _ = pyinfra(sshd, ROOT / "clinics/vagrant.yaml", "--dry" if again else "--yes", role="roles.recovery.recovery")
+            said, _ = pyinfra(sshd, clinic, "--dry" if again else "--yes", role="roles.recovery.recovery")
             assert not again or [step["name"] for step in said["plan"] if step["hosts_with_change"]] == []
+        kept = subprocess.run(place.inside(f"stat -c '%U %a' {CLINIC} && cat {CLINIC}"), check=True, capture_output=True).stdout
+        assert kept == b"root 600\n" + clinic.read_bytes(), "without that file nobody makes a new server"
         yield place
 
 

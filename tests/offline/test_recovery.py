@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from practice import kit_back, kit_page, letters, paper, recovery_kit
+from practice.__main__ import main as practice
 from practice.server import Trouble
 from practice.unlock import MODHEX
 
@@ -201,6 +202,31 @@ def test_a_new_server_gets_the_old_keys_back(server: Path, monkeypatch: pytest.M
         assert (server / "A").read_text() == recovery_kit.unpacked("A", bytes(32))
     assert "line B1 is not as on page 1" in capsys.readouterr().out
     assert made().startswith("CABINET RECOVERY KIT 2\n")
+
+
+def test_one_key_comes_off_the_page_on_any_computer(
+    server: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typed, or from a pipe: nothing but the key is on standard output, and nobody has to be root; what asks goes beside it."""
+    text = made()
+    (server / "recovery.json").unlink()
+    rows = [line.partition(" ")[2] for line in text.splitlines() if line[0] == "C" and line[1].isdigit()]
+    slip = rows[0][:-1] + ("B" if rows[0][-1] != "B" else "C")
+    monkeypatch.setattr(recovery_kit, "is_root", lambda: False)
+
+    def asked(part: str, typed: str, terminal: bool = False) -> tuple[int, str, str]:
+        given = io.StringIO(typed)
+        monkeypatch.setattr(given, "isatty", lambda: terminal)
+        monkeypatch.setattr(recovery_kit.sys, "stdin", given)
+        code = practice(["recovery-kit", "--key", part])
+        return code, *capsys.readouterr()
+
+    keys = {part: recovery_kit.unpacked(part, key) for part, key in SECRETS.items()}
+    assert {part: asked(part, text) for part in SECRETS} == {part: (0, key, "") for part, key in keys.items()}
+    code, out, asks = asked("C", "\n".join(["1", slip, *rows]) + "\n", terminal=True)
+    assert (code, out) == (0, keys["C"]) and "line C1 is not as on page 1" in asks
+    code, out, asks = asked("C", "\n".join(line for line in text.splitlines() if line[0] != "C" or line[1] == "A"))
+    assert (code, out) == (1, "") and "part C, which opens the copy outside, is missing" in asks
 
 
 def test_no_key_is_overwritten(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
