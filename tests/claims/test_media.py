@@ -121,8 +121,9 @@ def nothing_looks(host: Host) -> None:
 def test_what_is_plugged_in_is_written_and_can_be_taken_out(
     host: Host, vm: Machine, inside: Neighbour, clinic: Clinic, stick: Stick
 ) -> None:
-    """It is closed again, and the server says so, writes so, and beeps. All is there; without the password no word of it is."""
+    """It is closed again, and the server says so, writes so, and beeps. All is there, and was; without the password no word of it is."""
     before, beeps = len(stick.noted()["copies"]), vm.serial_log().count("\a")
+    held = {snapshot["id"] for snapshot in json.loads(*stick.asked("snapshots --json"))}
     host.check_output(f"{QUIET}; echo {shlex.quote(PATIENT)} >/srv/probe")
     try:
         with postbox(inside) as box:
@@ -140,6 +141,8 @@ def test_what_is_plugged_in_is_written_and_can_be_taken_out(
     assert "you can take out the medium" in host.run("practice media").stdout and host.run(CLOSED).rc == 0
     snapshots, document = stick.asked("snapshots --json", "dump latest --tag documents /srv/probe")
     assert {snapshot["tags"][0] for snapshot in json.loads(snapshots)} == KINDS
+    assert held - {snapshot["id"] for snapshot in json.loads(snapshots)} == set(), "what it held before is gone"
+    assert held != set(), "control: it held something"
     assert document.strip() == PATIENT, "control: it is there"
     assert host.check_output(f"blkid -p -o value -s TYPE /dev/{stick.name}") == "crypto_LUKS"
     assert host.run(f"LC_ALL=C grep -qaE 'Bouzid|backup.info' /dev/{stick.name}").rc == 1, "it can be read without the password"

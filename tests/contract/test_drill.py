@@ -60,6 +60,7 @@ server.SPARE_BYTES = 1 << 50
 sys.exit(main(["drill", "--from", "offsite", "--here"]))
 """
 DRILL = "/usr/local/bin/practice drill --from offsite"
+CONFIGURED = "/etc/cabinet /var/lib/cabinet/secrets /var/lib/cabinet/tls /usr/local/share/ca-certificates"
 # The timer's part, sooner; it may see something else than the drill does.
 SENDING = f"""unshare --mount sh -c '{{sees}}; while sleep 2; do {SEND}; done' >/dev/null 2>&1 & sender=$!
 {{drill}}; said=$?; kill $sender; exit $said"""
@@ -162,7 +163,7 @@ def test_what_lies_outside_is_proved_each_quarter(outside: Server) -> None:
     assert drill == server.said("drill", "--history")[-1] and (drill["ok"], drill["from"]) == (True, "offsite")
     assert drill["label"] == backups[-1]["label"] and drill["rows"] >= drill["rows_live"] >= 1000, drill
     # Of 30 documents, 20; and each file of the configuration.
-    assert drill["files"] == 20 + int(server.out("cd /var/lib/cabinet; find /etc/cabinet secrets tls -type f | wc -l")) + 2
+    assert drill["files"] == 20 + int(server.out(f"find {CONFIGURED} -type f | wc -l")) + 2
     assert 0 < drill["age_seconds"] < drill["seconds"] and drill["newest"] < drill["copied"] + 60, drill
     assert drill["fetched_bytes"] > 1 << 20
     left = "ls /var/lib/postgresql; ls /data; ps -eo args | grep -c '[/]outside\\|[/]scratch' || true"

@@ -17,6 +17,7 @@ import pytest
 
 from kit.paths import ROOT
 from kit.place import Place
+from practice.engine import moment
 from tests.sticks import KEY, MIB, STICKS, Sticks
 
 PREPARE = r"""set -eu
@@ -28,6 +29,7 @@ echo 1 >/backup/pgbackrest/archive/main/1
 mkdir -p /data/srv; mount --bind /data/srv /srv
 echo Nadia >/srv/letter
 """
+DAY = 86400
 # What a device that is gone does to its file system: nothing is written any more, not even the journal (EXT4_IOC_SHUTDOWN, 2: NOLOGFLUSH).
 GONE = "import fcntl, os; fcntl.ioctl(os.open('/run/cabinet/media', os.O_RDONLY), 0x8004587D, (2).to_bytes(4, 'little'))"
 PRACTICE = "/usr/local/bin/practice"
@@ -44,12 +46,17 @@ class Server(Sticks):
         """What the server knows of its media."""
         return json.loads(self.done("cat /var/lib/cabinet/media.json"))
 
-    def restic(self, name: str, command: str) -> str:
+    def restic(self, name: str, command: str, how: str = "ro") -> str:
         """What restic says of a medium, opened by nothing but its password."""
-        opens = f"cryptsetup open --key-file {KEY} /dev/{name} other && mount -o ro /dev/mapper/other /mnt"
+        opens = f"cryptsetup open --key-file {KEY} /dev/{name} other && mount -o {how} /dev/mapper/other /mnt"
         closes = "umount /mnt; cryptsetup close other"
         restic = f"restic --no-lock --no-cache -r /mnt/restic --password-file {KEY} {command}"
         return self.done(f"{opens}\nsaid=$({restic}); rc=$?\n{closes}\necho \"$said\"; exit $rc")
+
+    def letters(self, name: str) -> dict[str, str]:
+        """The id of each snapshot of the documents on a medium, by the letter that it holds."""
+        found = json.loads(self.restic(name, "snapshots --json --tag documents"))
+        return {self.restic(name, f"dump {one['id']} /srv/letter").strip(): one["id"] for one in found}
 
 
 @pytest.fixture(scope="module")
@@ -205,5 +212,27 @@ def test_a_medium_that_is_full(server: Server) -> None:
     server.done(f"rm /srv/scan; echo again >/srv/letter; {PRACTICE} media run {name}")
     (medium,) = [medium for medium in server.noted()["media"].values() if medium["serial"] == "stick4"]
     assert "error" not in medium and len(medium["copies"]) == 2
+    server.restic(name, "check --read-data")
+    server.pull(name)
+
+
+def test_weeks_can_be_gone_back_to_on_a_medium(server: Server) -> None:
+    """With room it keeps all that was ever written to it. With less than a quarter free, what is older than 30 days goes."""
+    name = server.medium("stick5", size=192 * MIB)
+    server.done(f"{PRACTICE} media enrol wednesday stick5")
+    for days in (40, 20):
+        server.done(f"echo {days} days ago >/srv/letter; head -c 5000000 /dev/urandom >/srv/scan; {PRACTICE} media run {name}")
+        today = [one["id"] for one in json.loads(server.restic(name, "snapshots --json")) if moment(one["time"]) > time.time() - DAY]
+        then = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - days * DAY))
+        server.restic(name, f"rewrite --forget --new-time='{then}' {' '.join(today)}", how="rw")
+    server.done(f"echo today >/srv/letter; head -c 130000000 /dev/urandom >/srv/scan; {PRACTICE} media run {name}")
+    there = server.letters(name)
+    assert set(there) == {"40 days ago", "20 days ago", "today"}, "there was room"
+    server.done(f"echo later >/srv/letter; rm /srv/scan; {PRACTICE} media run {name}")
+    after = server.letters(name)
+    assert set(after) == {"20 days ago", "today", "later"}
+    assert [letter for letter in ("20 days ago", "today") if after[letter] != there[letter]] == []
+    server.restic(name, f"restore {after['20 days ago']} --target /tmp/restored --verify")
+    assert server.done("cat /tmp/restored/srv/letter; stat -c %s /tmp/restored/srv/scan; rm -r /tmp/restored") == "20 days ago\n5000000"
     server.restic(name, "check --read-data")
     server.pull(name)

@@ -7,9 +7,11 @@ import json
 import shlex
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from kit.clinic import load
 from kit.paths import ROOT
 from kit.place import SERVER, Place
 from kit.sshd import Sshd
@@ -19,9 +21,12 @@ from practice.recovery_kit import unpacked
 from roles.backup import PASSPHRASE, REPOSITORY
 from roles.offsite import LOGIN, PASSWORD
 from roles.recovery import CLINIC
+from roles.recovery import CONFIG as PARTS
 from roles.storage import KEY
 from tests.contract.test_offsite import pyinfra
-from tests.sticks import DEVICES
+from tests.contract.test_rebuild import shown
+from tests.practiceserver import MAKE_CLUSTER, Server, new_server
+from tests.sticks import DEVICES, MIB, Sticks
 
 # A volume, a repository of backups and one of copies, each with a key as the roles make it, the volume's by the script's own line.
 STANDS = f"""set -eu
@@ -81,6 +86,13 @@ disk=$(losetup --find --show /volume); printf 'I:1\\nE:ID_SERIAL_SHORT=volume\\n
 echo "data $disk - luks" >/etc/crypttab
 cd /usr/local/lib/cabinet; install -m 755 files/storage/enrol-volume .; ./enrol-volume volume passphrase
 echo $disk"""
+# What udev would do where a file system was made: its name is a link.
+WITHOUT_UDEV = r"""cat >/usr/bin/udevadm <<'END'
+#!/bin/sh
+for disk; do :; done
+ln -sf $disk /dev/disk/by-uuid/$(blkid -p -o value -s UUID $disk)
+END
+chmod 755 /usr/bin/udevadm"""
 CAMERA = "cd /dev/shm && cat >kit.pdf && pdftoppm -r 100 -png kit.pdf kit && zbarimg -q --raw kit-1.png; rm -f /dev/shm/kit*"
 
 
@@ -192,3 +204,75 @@ def test_a_page_that_was_seen_is_replaced(place: Place) -> None:
         assert out("ls /run/cabinet/anew.key 2>/dev/null || true") == ""
     finally:
         out(f"losetup --detach {disk}")
+
+
+# Up to the repository, where no systemd runs.
+BACKUPS = "tests.stories.variants.the_backups_begin"
+VAGRANT = ROOT / "clinics/vagrant.yaml"
+
+
+def begun(server: Server, media: Sticks, sshd: Sshd) -> str:
+    """A backup on a disk of its own, and a medium, by the one key; what the medium is called."""
+    server.out(WITHOUT_UDEV)
+    server.out(f"cat >{PARTS}", json.dumps({"parts": {"B": PASSPHRASE}, "opened_by": {"backup": "B", "media": "B"}, "grace_hours": 48}))
+    server.out("echo '{\"days\": [\"monday\"], \"never\": []}' >/etc/cabinet/media.json")
+    server.out(f"mkdir -p /data/srv; mount --bind /data/srv /srv; {MAKE_CLUSTER}")
+    media.medium(load(VAGRANT).backup.disk, 512 * MIB)
+    pyinfra(sshd, VAGRANT, "--yes", role=BACKUPS)
+    server.sql("CREATE TABLE visits (id serial PRIMARY KEY, note text); INSERT INTO visits (note) VALUES ('before')")
+    server.out("systemctl start practice-backup@full.service")
+    name = media.medium("stick1")
+    media.done(f"practice media enrol monday stick1; practice media run {name}")
+    return name
+
+
+def wiping_is_refused(server: Server, sshd: Sshd, home: Path) -> None:
+    """`backup.wipe` takes no repository of ours away; beside it no other key is made."""
+    disk, clinic = load(VAGRANT).backup.disk, home / "vagrant.yaml"
+    clinic.write_text(VAGRANT.read_text().replace(f"backup: {{disk: {disk},", f"backup: {{disk: {disk}, wipe: {disk},"))
+    assert load(clinic).backup.wipe == disk
+    server.out(f"mv {PASSPHRASE} /root/aside")
+    with pytest.raises(AssertionError, match="The repository has a history, but its key"):
+        pyinfra(sshd, clinic, "--yes", role=BACKUPS)
+    server.out(f"mv /root/aside {PASSPHRASE}")
+
+
+def test_a_new_part_b_is_made_as_the_page_says(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By the very lines of docs/recovery.md: neither the old key nor the old page opens anything; nothing that was entered is missing."""
+    emptied, enrolled = shown("A new part B")
+    assert "systemctl stop backup.mount" in emptied
+    with new_server("true") as server, Sticks(server.place) as media, Sshd(server.place.inside, tmp_path_factory.mktemp("o")) as sshd:
+        name = begun(server, media, sshd)
+        kit = "/usr/local/bin/practice recovery-kit"
+        opens = {
+            "the backups": OPENS["B"].replace("error (no valid backups)", "ok"),
+            "a medium": f"/usr/sbin/cryptsetup open --test-passphrase --key-file - /dev/{name}",
+        }
+
+        def by(page: str) -> list[str]:
+            key = unpacked("B", letters.read(page)[1]["B"])
+            return [what for what, command in opens.items() if opened(server.place, key, command)]
+
+        page = server.out(f"{kit} --text")
+        server.out(f"{kit} --confirm", page)
+        assert by(page) == list(opens), "control"
+        wiping_is_refused(server, sshd, tmp_path)
+
+        server.out(f"set -eu\n{emptied.replace('systemctl stop backup.mount', 'umount /backup')}")
+        server.sql("INSERT INTO visits (note) VALUES ('meanwhile')")
+        pyinfra(sshd, VAGRANT, "--yes", role=BACKUPS)
+        server.out("systemctl start practice-backup@diff.service; /usr/local/bin/practice backup --check")
+        assert [backup["type"] for backup in server.said("backup", "--list")] == ["full"]
+        assert media.run(f"practice media run {name}").returncode == 75, "control: it is written with the old key"
+        media.done(f"{enrolled.replace('/dev/sdb', f'/dev/{name}').replace('SERIAL', 'stick1')}; practice media run {name}")
+        assert by(page) == [], "the old page opens them still"
+        stale = server.run(f"{kit} --confirm", page)
+        assert stale.returncode == 1 and "kit 1 does not open the backups any more" in stale.stderr, stale
+        page = server.out(f"{kit} --text")
+        assert page.startswith("CABINET RECOVERY KIT 2\n") and by(page) == list(opens)
+        server.sql("INSERT INTO visits (note) VALUES ('after')")
+        server.moment()
+        asked = ("--query", "SELECT string_agg(note, ' ' ORDER BY id) FROM visits", "--database", "postgres")
+        assert server.said("drill", *asked)["rows"] == ["before meanwhile after"]
+        server.run("umount /backup")
+        media.pull(name)

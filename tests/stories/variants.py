@@ -16,7 +16,7 @@ from kit.clinic import Clinic, this_clinic
 from kit.deadman import Guarded
 from kit.keys import vm_public_key
 from kit.sections import Disk, Person
-from roles import firewall, offsite, ssh, storage, vpn
+from roles import backup, firewall, offsite, ssh, storage, vpn
 
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNhYmluZXQgc3Rvcnk6IGEgc3RyYW5nZXJzIGtleSEh stranger"
 
@@ -102,6 +102,16 @@ def the_mirror_is_another_disk() -> None:
     named = clinic.storage.model_copy(update={"mirror": Disk(disk=SPARE)})
     with patch.object(storage, "this_clinic", lambda: clinic.model_copy(update={"storage": named})):
         storage.storage()
+
+
+@deploy("a backup disk as any machine has it")
+def the_backups_begin() -> None:
+    """The role backup up to its repository, in a place where no systemd mounts the disk."""
+    mounts = "mountpoint -q /backup"
+    run = "mkdir -p /backup; mount $(sed -n 's/^What=//p' /etc/systemd/system/backup.mount) /backup"
+    with patch.object(backup.kit, "unit", lambda name, **_: backup.kit.script(name=name, unless=mounts, run=run)):
+        backup.ready()
+    backup.repository()
 
 
 def people_are(*people: Person) -> None:
