@@ -96,9 +96,8 @@ def test_a_stick_is_left_alone_enrolled_written_pulled_out_and_finished(
     assert clinic.media is not None and clinic.alarm is not None
     day = clinic.media.days[0]
     stick.plug()
-    udev = dict(line.partition("=")[::2] for line in host.check_output(f"udevadm info -q property /dev/{stick.name}").splitlines())
-    assert (udev.get("ID_BUS"), udev.get("SYSTEMD_WANTS", "").split()) == ("usb", [stick.unit]), udev
-    assert host.check_output(f"cat /sys/class/block/{stick.name}/removable") == "0", "control: a disk by all but its bus"
+    assert "ID_BUS=usb" in host.check_output(f"udevadm info -q property /dev/{stick.name}").splitlines(), "control: it is at a USB port"
+    assert host.check_output(f"cat /sys/class/block/{stick.name}/removable") == "0", "control: it is a disk by all but its bus"
     stick.looked_at()
     assert stick.written() == "0" and "left alone on" in host.run("practice media").stdout, "a stranger's stick was written to"
     assert f"/dev/{stick.name} " in host.run(f"practice media enrol {day}").stdout, "it is not among those that could become a medium"
