@@ -45,7 +45,7 @@ class Month:
                 content = hashlib.sha512(f"{generation} {ago}".encode()).digest() * 2000
                 (self.data / "record").write_bytes(content)
                 self.sent.setdefault(generation, []).append((ago, engine.back_up([self.data], "documents"), content))
-                for file in self.host.files(self.server.store / generation):
+                for file, _ in self.host.files(self.server.store / generation):
                     if file.stat().st_mtime > time.time() - HOUR:
                         os.utime(file, (time.time() - ago * DAY,) * 2)
 

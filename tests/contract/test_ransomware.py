@@ -92,7 +92,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             content = hashlib.sha512(str(number).encode()).digest() * 2000
             (data / "record").write_bytes(content)
             sent[engine.back_up([data])] = content
-        for file in host.files(server.store):  # longer ago than restic tries anything again
+        for file, _ in host.files(server.store):  # longer ago than restic tries anything again
             os.utime(file, (time.time() - 1.5 * 3600,) * 2)
         scene = Scene(server, engine, host, sent, data, time.time(), engine.key())
         time.sleep(0.05)
@@ -218,7 +218,7 @@ ATTACKS = {deletes: {"refused"}, overwrites: {"refused"}, tricks_with_paths: {"r
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_nothing_that_arrived_can_be_changed(scene: Scene, attack: Callable[[Scene], None]) -> None:
     """Every file is there, with every byte; and the host has raised an alarm."""
-    before = {path: path.read_bytes() for path in scene.host.files(scene.server.home / "vault")}
+    before = {path: path.read_bytes() for path, _ in scene.host.files(scene.server.home / "vault")}
     assert len(before) >= 5 * GENUINE, "control: there are files"
     attack(scene)
     assert [str(path) for path, content in before.items() if not path.exists() or path.read_bytes() != content] == []
@@ -300,7 +300,7 @@ def test_what_the_keeper_removes_can_be_sent_again(tmp_path: Path) -> None:
         for generation, size, days in (("2026-09", 16 << 20, 60), (GENERATION, 8 << 20, 50)):
             assert server.asked("POST", f"/{ACCOUNT}/{generation}/?create=true") == 200
             assert [sends(generation, kind, size) for kind, size in (("data", size), ("snapshots", 100))] == [200, 200]
-            for file in host.files(server.store / generation):
+            for file, _ in host.files(server.store / generation):
                 os.utime(file, (time.time() - days * DAY,) * 2)
         assert sends(GENERATION, "snapshots", 100) == 200, "control: one of today"
         assert sends(GENERATION, "data", 12 << 20) == 507, "control: that is more than was agreed"
