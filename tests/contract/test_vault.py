@@ -53,11 +53,11 @@ ADDS = """import hashlib, http.client, ssl, sys
 from base64 import b64encode
 from os import environ
 login = b64encode(f"haddad:{environ['RESTIC_REST_PASSWORD']}".encode()).decode()
-trusted = ssl.create_default_context(cafile=environ["RESTIC_CACERT"])
+trusted, body = ssl.create_default_context(cafile=environ["RESTIC_CACERT"]), b"x" * 100
 for name in sys.argv[1:]:
     for kind in ("data", "snapshots"):
         link = http.client.HTTPSConnection("127.0.0.1", 8443, context=trusted)
-        link.request("POST", f"/haddad/{name}/{kind}/{hashlib.sha256(b'x').hexdigest()}", b"x", {"Authorization": f"Basic {login}"})
+        link.request("POST", f"/haddad/{name}/{kind}/{hashlib.sha256(body).hexdigest()}", body, {"Authorization": f"Basic {login}"})
         print(link.getresponse().status, end=" ")
 print()"""
 # No systemd runs there, which could say how these stand: Debian's own firewall, the two doors, the timers.
