@@ -23,6 +23,8 @@ ID = 64
 # backups whole sets expire at once, and it bundles files. Changes expire with them, to a rest that says nothing: they are not weighed.
 LEAST = {"documents": (0.5, 0.5), "database": (0.25, 0.0)}
 TRIFLE = (10 << 20, 20)
+# Stands in the ledger after each look: a run from before it that never told its id has left by then what it may have left.
+LOOKED = "looked"
 # It is as much again with some of it deleted since, by people who went on working.
 AGAIN = 0.9
 
@@ -89,16 +91,20 @@ def look(engine: Written, now: float) -> None:
     """Note which snapshots there are not ours; they stay noted until a person accepts them. Raises Trouble."""
     file = opened(engine, now)
     there = engine.snapshots()  # before the ledger is read: one that arrives meanwhile is in it
-    foreign = {one.id: one.at for one in strangers(there, file.read_text().split())}
+    words = file.read_text().split()
+    foreign = {one.id: one.at for one in strangers(there, words)}
     if foreign:
         offsite.note(lambda state: state.setdefault("foreign", {}).update(foreign))
+    untold = [one.id for one in there if one.id not in {*words, *foreign}]
+    add(file, "".join(f"\n0 {id}" for id in untold) + f"\n{LOOKED}")
 
 
 def strangers(there: Iterable[Snapshot], words: list[str]) -> list[Snapshot]:
-    """Those that are not in the ledger; each run that never told its id may have made one, when it began."""
+    """Those that are not in the ledger; each run since the last look that never told its id may have made one, when it began."""
     known = set(words)
     left = [one for one in there if one.id not in known]
-    for began, id in pairwise([*words, ""]):
+    since = len(words) - words[::-1].index(LOOKED) if LOOKED in words else 0
+    for began, id in pairwise([*words[since:], ""]):
         if began.isdigit() and len(began) < ID != len(id):
             untold = next((one for one in left if 0 <= one.at - int(began) <= BEGINS), None)
             left = [one for one in left if one is not untold]

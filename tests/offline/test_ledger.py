@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,6 +69,23 @@ def test_whose_a_snapshot_is() -> None:
     words = ["100", ids[0], "200", "0", ids[3], "7000", "12ab"]  # the last one was cut off while it was written
     assert [one.id for one in ledger.strangers(there, words)] == [ids[2], ids[4], ids[5]]
     assert [one.id for one in ledger.strangers(there, ["100", *ids])] == []
+
+
+def test_a_run_that_never_told_its_id_accounts_for_nothing_that_comes_after_the_next_look(outside: Path) -> None:
+    """Whatever it has left is there by then, and is ours from then on; a run after the look may have left one, too."""
+    ids = [f"{number:064x}" for number in range(3)]
+    (outside / "written-2026-11").write_text(f"100 {ids[0]}\n200\n210")
+    there = [Snapshot(ids[0], 100, ()), Snapshot(ids[1], 201, ())]
+    engine: Any = SimpleNamespace(generation="2026-11", snapshots=lambda: there)
+    ledger.look(engine, NOW)
+    assert offsite.kept().get("foreign", {}) == {}
+    there.append(Snapshot(ids[2], 211, ()))
+    ledger.look(engine, NOW)
+    assert offsite.kept()["foreign"] == {ids[2]: 211}, "by the run at 210"
+    offsite.note(lambda state: state.pop("foreign"))
+    ledger.add(outside / "written-2026-11", "\n205")
+    ledger.look(engine, NOW)
+    assert offsite.kept().get("foreign", {}) == {}, "by the run at 205"
 
 
 # The first copy arrives, but its answer gets lost.
