@@ -76,6 +76,17 @@ class Stick:
             "elif [ $begun ] || [ $i -gt 20 ]; then break; fi; sleep 0.5; done"
         )
 
+    def pulled_out_while_written(self) -> None:
+        """It is plugged in, and gone while restic writes: the service ends, nothing stays open, and that is an alarm."""
+        self.plug()
+        assert eventually(self.host, "pgrep -x restic", 60), "control: nothing is being written"
+        self.pull()
+        ended = f"[ $(systemctl show -P ActiveState {self.unit}) != activating ]"
+        assert eventually(self.host, ended, 20), "the service still runs, although its medium is gone"
+        assert eventually(self.host, CLOSED, 5), "the medium is gone, and still open"
+        assert "pulled out" in self.noted()["error"]["why"]
+        assert eventually(self.host, "practice alarm list | grep -q media-failed"), "no alarm although it was pulled out"
+
     def noted(self) -> dict:
         """What the server knows of it."""
         (medium,) = json.loads(self.host.check_output(f"cat {REGISTRY}"))["media"].values()
@@ -203,14 +214,7 @@ def test_a_medium_that_is_pulled_out_is_finished_the_next_time(host: Host, stick
     try:
         # So much that can't be compressed takes restic seconds.
         host.check_output("head -c 32M /dev/urandom >/srv/probe")
-        stick.plug()
-        assert eventually(host, "pgrep -x restic", 60), "control: nothing is being written"
-        stick.pull()
-        ended = f"[ $(systemctl show -P ActiveState {stick.unit}) != activating ]"
-        assert eventually(host, ended, 20), "the service still runs, although its medium is gone"
-        assert eventually(host, CLOSED, 5), "the medium is gone, and still open"
-        assert "pulled out" in stick.noted()["error"]["why"]
-        assert eventually(host, "practice alarm list | grep -q media-failed"), "no alarm although it was pulled out"
+        stick.pulled_out_while_written()
     finally:
         host.run(f"systemctl kill --signal=KILL {stick.unit}; systemctl stop {stick.unit}; {CLOSED} || cryptsetup close cabinet-media")
         host.run("rm -f /srv/probe")

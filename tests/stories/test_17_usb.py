@@ -118,13 +118,7 @@ def test_a_stick_is_left_alone_enrolled_written_pulled_out_and_finished(
 
     stick.pull()
     host.check_output("head -c 48M /dev/urandom >/srv/probe")
-    stick.plug()
-    assert eventually(host, "pgrep -x restic", 60), "control: nothing is being written"
-    stick.pull()
-    ended = f"{CLOSED} && [ $(systemctl show -P ActiveState {stick.unit}) != activating ]"
-    assert eventually(host, ended, 30), "it is gone, and still open"
-    assert "pulled out" in stick.noted()["error"]["why"]
-    assert eventually(host, "practice alarm list | grep -q media-failed"), "no alarm although it was pulled out"
+    stick.pulled_out_while_written()
 
     host.check_output("rm /srv/probe")
     stick.plug()
