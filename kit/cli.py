@@ -27,7 +27,7 @@ from kit.peer import peer
 from kit.yamlmarks import FileError
 
 # Two halves, about equally long, run beside each other: of the tests without a machine (here with the connector's), and of tests/contract.
-LOCAL = tuple(f"tests/offline/test_{what}.py" for what in ("beforehand", "plan"))
+LOCAL = tuple(f"tests/offline/test_{what}.py" for what in ("beforehand", "drift", "plan"))
 NATIVE = tuple(f"tests/contract/test_{what}.py" for what in ("drill", "media", "rebuild", "recovery", "restore"))
 PARTS = ("offline", "contract", "claims", "sabotage", "stories")
 # With two machines one begins at the front, the other at the back, until they meet. Slices whose claims take long lie at either end.
