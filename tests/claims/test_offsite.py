@@ -294,12 +294,13 @@ def attacked(host: Host, vault: Server, generation: str) -> None:
     Intruder(host, vault.address, vault.port, vault.account).destroys(generation, digests(vault))
 
 
-def read_once_in_a_lifetime(host: Host) -> None:
-    timer = f"{SYSTEMD}/practice-offsite-verify.timer"
-    host.check_output(f"sed -i 's/^OnCalendar=.*/OnCalendar=2099-01-01/' {timer} && systemctl daemon-reload")
+def memory_lost(host: Host) -> None:
+    """What lies there when no ledger is kept is taken for ours."""
+    line = f"ExecStartPre=/bin/sh -c 'rm -f {HOME}/written-*'"
+    host.check_output(f'sed -i "/^ExecStart=/i {line}" {SYSTEMD}/{SERVICE} && systemctl daemon-reload')
 
 
-@claim("OFF-10", broken_by=read_once_in_a_lifetime, symptom="practice-offsite-verify.timer")
+@claim("OFF-10", broken_by=memory_lost, symptom="one is not ours")
 def test_what_nobody_here_has_sent_and_what_holds_far_less_is_noticed(host: Host, vault: Server, tmp_path: Path) -> None:
     """By somebody who has the password, marked as ours; and documents that are gone. Both stand until a person accepts them."""
     said = host.check_output("systemctl show -p ActiveState,TimersCalendar practice-offsite-verify.timer")
@@ -328,7 +329,8 @@ def test_what_nobody_here_has_sent_and_what_holds_far_less_is_noticed(host: Host
         # What somebody else has sent would be what the next drill fetches.
         for path in theirs:
             path.unlink()
-        host.check_output("rm -rf /srv/probe")
+        host.check_output("rm -rf /srv/probe; practice offsite accept")
+        looked(host)
 
 
 def looked(host: Host) -> set[str]:
