@@ -255,9 +255,10 @@ def deployed(name: str, agree: Callable[[list[str]], bool] = lambda _: True) -> 
 @cli.command()
 @click.argument("name")
 @click.option("--from", "source", type=click.Choice(["offsite", "media"]), required=True, help="where the copy is kept")
+@click.option("--backup-disk", is_flag=True, help="the backup disk in it is the practice's own, and whole: the database out of that")
 @click.option("--repository", help="after an intruder: out of this repository outside alone, as the host there has made it")
 @click.option("--yes", is_flag=True, help="do not ask before the first change")
-def restore(name: str, source: str, repository: str | None, yes: bool) -> None:
+def restore(name: str, source: str, backup_disk: bool, repository: str | None, yes: bool) -> None:
     """Make a new machine the server of NAME again, from a copy and the recovery kit. Broken off, it goes on when repeated.
 
     offsite: the copy outside; media: the newest of the media that are plugged in.
@@ -268,9 +269,11 @@ def restore(name: str, source: str, repository: str | None, yes: bool) -> None:
     """
     from kit import restore as restoring  # noqa: PLC0415 - pyinfra takes a second to import
 
-    clinic, copy = clinic_named(name), f"{source}, {repository}" if repository else source
+    clinic = clinic_named(name)
+    which = ("--repository", repository) if repository else ("--backup-disk",) if backup_disk else ()
+    copy = " ".join((source, *which))
     connection = Connection(name, clinic)
-    if restoring.possible(name, clinic, connection, source, repository) and not yes and sys.stdin.isatty():
+    if restoring.possible(name, clinic, connection, source, repository, backup_disk) and not yes and sys.stdin.isatty():
         host, port = connection.address
         click.confirm(f"The machine at {host} port {port} becomes the server of {clinic.practice}, from {copy}. Go on?", abort=True)
     kit = restoring.typed()
@@ -280,11 +283,11 @@ def restore(name: str, source: str, repository: str | None, yes: bool) -> None:
     with step("prepare the way to the copy"):
         restoring.prepared(name, restoring.AFTER)
     with step(f"bring back the copy ({copy})"):
-        ended = restoring.rebuilt(connection, source, repository)
+        ended = restoring.rebuilt(connection, source, *which)
     if not ended:
         deployed(name)
         with step("give the documents back, and begin to back up"):
-            if not restoring.rebuilt(connection, source, repository):
+            if not restoring.rebuilt(connection, source, *which):
                 raise click.ClickException(f"{name}: the database does not answer after the deploy: sudo practice status")
     others = "the volume and the copy outside have other keys" if repository else "the volume has another key"
     click.echo(f"Now a new recovery kit: {others}. Then ./cabinet prove {name}")

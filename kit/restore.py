@@ -26,8 +26,12 @@ AFTER = (("offsite", "reachable"), ("backup", "ready"))
 PUT_BACK = "practice recovery-kit --put-back"
 
 
-def possible(name: str, clinic: Clinic, connection: Connection, source: str, repository: str | None = None) -> bool:
+def possible(
+    name: str, clinic: Clinic, connection: Connection, source: str, repository: str | None = None, backup_disk: bool = False
+) -> bool:
     """Whether nothing was begun yet. Raises ClickException where this would not be a new server, or there is no copy."""
+    if repository and backup_disk:
+        raise click.UsageError("--repository goes back before an intruder, who had the backup disk as well: without --backup-disk")
     if repository and source != "offsite":
         raise click.UsageError("--repository names a repository of the copy outside: --from offsite")
     if repository and not NAME.fullmatch(repository):
@@ -72,10 +76,10 @@ def keys_put_back(connection: Connection, kit: bytes | None, outside: bool = Tru
         raise click.ClickException(f"{connection.name}: the keys are not in place; nothing was restored")
 
 
-def rebuilt(connection: Connection, source: str = "offsite", repository: str | None = None) -> bool:
-    """All that the server can do now; whether that was all. Raises ClickException when it could not."""
+def rebuilt(connection: Connection, source: str = "offsite", *which: str) -> bool:
+    """All that the server can do now; whether that was all. `which` is said to `practice rebuild`. Raises ClickException."""
     connection.login()
-    command = shlex.join(["practice", "rebuild", "--from", source, *(["--repository", repository] if repository else [])])
+    command = shlex.join(["practice", "rebuild", "--from", source, *which])
     code = subprocess.run(told(connection, command), stdin=subprocess.DEVNULL, check=False).returncode
     if code not in (0, DEPLOY_NOW):
         raise click.ClickException(f"{connection.name}: not restored; the reason stands above. Mend it, and repeat: it goes on from there")

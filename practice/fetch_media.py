@@ -10,10 +10,8 @@ from practice import fetch, media, medium
 from practice.server import Trouble, run
 
 READY = "cabinet-ready"
-STRANGE = (
-    f"the password does not open it: part B is of another kit, or the medium is of another practice. If it is of another kit, remove "
-    f"{medium.PASSWORD}, and put the right one back: practice recovery-kit --put-back"
-)
+ANOTHER_KIT = f"If part B is of another kit, remove {medium.PASSWORD}, and put the right one back: practice recovery-kit --put-back"
+STRANGE = f"the password does not open it: part B is of another kit, or the medium is of another practice. {ANOTHER_KIT}"
 
 
 def newest() -> dict[str, Any]:

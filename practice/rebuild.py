@@ -1,5 +1,6 @@
 """A new server from nothing: what the copy outside holds, or a medium, comes back, and nothing that lies here already is written over.
 
+Where the lost server's backup disk is in this machine, --backup-disk takes the database out of that; all else comes from the copy.
 After an intruder, --repository says from which repository outside, such as one as it was (docs/offsite.md); else the newest copy counts.
 `./cabinet restore NAME --from offsite|media` calls it, before the deploy and after it. Interrupted anywhere, it goes on when called again.
 """
@@ -19,7 +20,7 @@ from typing import Any
 from practice import courier, fetch, fetch_media, journal, kit_anew, notes, owners, recovery_kit, whole
 from practice.health import clock
 from practice.offsite import CONFIG, REBUILD
-from practice.server import CLUSTER, VOLUME, Trouble, is_root, run, sql
+from practice.server import CLUSTER, VOLUME, Trouble, is_root, repository, run, sql
 
 # Exit code: all that comes before the deploy is done.
 DEPLOY_NOW = 3
@@ -41,10 +42,12 @@ SOURCES: dict[str, Any] = {"offsite": fetch, "media": fetch_media}
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice rebuild --from offsite|media [--repository NAME]`."""
+    """`practice rebuild --from offsite|media [--backup-disk | --repository NAME]`."""
     parser = commands.add_parser("rebuild", help="make this new server the lost one, from a copy", description=__doc__)
     parser.add_argument("--from", choices=list(SOURCES), required=True, dest="source", help="where the copy is kept")
-    parser.add_argument("--repository", metavar="NAME", help="out of this repository outside alone; without it, the newest copy of all")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--backup-disk", action="store_true", help="the backup disk is the lost server's own: the database out of that")
+    which.add_argument("--repository", metavar="NAME", help="out of this repository outside alone; without it, the newest copy of all")
     return parser
 
 
@@ -55,27 +58,28 @@ def main(arguments: argparse.Namespace) -> int:
         return 2
     try:
         with journal.alone():
-            return rebuilt(notes.read(REBUILD), arguments.source, arguments.repository)
+            return rebuilt(notes.read(REBUILD), arguments.source, arguments.repository, arguments.backup_disk)
     except Trouble as trouble:
         print(f"practice rebuild: {trouble}", file=sys.stderr)
         return 1
 
 
-def rebuilt(work: Work, source: str, repository: str | None = None) -> int:
+def rebuilt(work: Work, source: str, chosen: str | None = None, disk: bool = False) -> int:
     """All that can be done now, from where it stopped. Raises Trouble."""
-    if repository and (source != "offsite" or not fetch.NAME.fullmatch(repository)):
-        raise Trouble(f"{repository} is no repository outside, such as 2026-11.as-of-20261120T080000Z")
+    if chosen and (source != "offsite" or not fetch.NAME.fullmatch(chosen)):
+        raise Trouble(f"{chosen} is no repository outside, such as 2026-11.as-of-20261120T080000Z")
     if work and work.get("source", "offsite") != source:
         raise Trouble(f"this server is being rebuilt already, not from {source}: practice rebuild --from {work.get('source', 'offsite')}")
     ready(source)
-    if repository and work and work["generation"] != repository:
+    if work and (work.get("disk", False) != disk or work["generation"] != (chosen or work["generation"])):
         work = begun_again(work)
     if not work:
-        vacant()
-        copies = fetch.newest_in(repository) if repository else SOURCES[source].newest()
-        work = copies | {"source": source, "step": "backups", "id": time.strftime("%Y%m%d_%H%M%S")}
+        vacant(disk)
+        copies = fetch.newest_in(chosen) if chosen else SOURCES[source].newest()
+        work = copies | {"source": source, "disk": disk, "step": "backups", "id": time.strftime("%Y%m%d_%H%M%S")}
         at(work, "backups")
-    say(f"from the repository {work['generation']}, as it was written up to {clock(work['at'])}")
+    whence = "the database from the backup disk, all else from" if disk else "from"
+    say(f"{whence} the repository {work['generation']}, as it was written up to {clock(work['at'])}")
     while (step := work["step"]) in STEPS:
         carry_out, following = STEPS[step]
         carry_out(work)
@@ -95,7 +99,8 @@ def begun_again(work: Work) -> Work:
     """As long as nothing has come to its place, it can come from elsewhere: no work. Raises Trouble."""
     if work["step"] != "backups" or (courier.REPOSITORY / FETCHED).exists():
         raise Trouble(
-            f"this server is being rebuilt already, from the repository {work['generation']}, and some of that is in its place. "
+            f"this server is being rebuilt already, {'with --backup-disk, and ' if work.get('disk') else ''}from the repository "
+            f"{work['generation']}, and some of that is in its place. "
             "From another one only with blank disks, as on a machine that is new"
         )
     shutil.rmtree(BACKUPS, ignore_errors=True)
@@ -126,19 +131,21 @@ def ready(source: str) -> None:
     run("systemctl", "--quiet", "is-active", VOLUME)
 
 
-def vacant() -> None:
+def vacant(disk: bool) -> None:
     """Raises Trouble where anything lies that another server's would take the place of; that names it."""
-    for place in (courier.REPOSITORY, DOCUMENTS, BACKUPS, SCRATCH):
+    if not disk:
+        empty(courier.REPOSITORY, "If these are the lost server's own backups, they need not be fetched: --backup-disk. Else look")
+    for place in (DOCUMENTS, BACKUPS, SCRATCH):
         empty(place)
     if whole.GROWING.exists():
         raise Trouble(f"{whole.GROWING} is there: another restore has left it, see `practice restore`; nothing was changed")
     alone()
 
 
-def empty(place: Path) -> None:
+def empty(place: Path, remedy: str = "Look") -> None:
     """Raises Trouble where something lies in it."""
     if place.exists() and any(place.iterdir()):
-        raise Trouble(f"something lies in {place} already. Look what it is, move it away, and call this again; nothing there was changed")
+        raise Trouble(f"something lies in {place} already. {remedy} what it is, move it away, call this again; nothing was changed")
 
 
 def alone() -> None:
@@ -166,8 +173,10 @@ def fetching(work: Work) -> Any:
 
 
 def backups(work: Work) -> None:
-    """pgBackRest's repository comes to its disk, and is one when all of it is there. Raises Trouble."""
-    if not (courier.REPOSITORY / FETCHED).exists():
+    """pgBackRest's repository comes to its disk, and is one when all of it is there; or it is the one that survived. Raises Trouble."""
+    if work.get("disk"):
+        survived()
+    elif not (courier.REPOSITORY / FETCHED).exists():
         say("the backups and the changes are fetched")
         for kind in ("database", "changes"):
             fetching(work).fetched(work, kind, BACKUPS)
@@ -179,6 +188,17 @@ def backups(work: Work) -> None:
         there.rename(courier.REPOSITORY)
         journal.synced(DISK)
     shutil.rmtree(BACKUPS, ignore_errors=True)
+
+
+def survived() -> None:
+    """What lies on the backup disk is the practice's, and opens by the kit's part B. Raises Trouble."""
+    run("chown", "-R", "postgres:postgres", str(courier.REPOSITORY), timeout=3600)  # whose number is another one on this machine
+    try:
+        found = repository()
+    except Trouble as trouble:
+        raise Trouble(f"{trouble}. {fetch_media.ANOTHER_KIT}") from None
+    if not found.get("backup"):
+        raise Trouble(f"no backup is in {courier.REPOSITORY}: call this again without --backup-disk, and with a blank one in its place")
 
 
 def files(work: Work) -> None:
@@ -239,6 +259,7 @@ def cluster(work: Work) -> None:
         whole.GROWING.rename(whole.LIVE)
         journal.synced(whole.LIVE.parent)
     (whole.LIVE / whole.MARK).unlink(missing_ok=True)
+    (DISK / "machine-id").unlink(missing_ok=True)  # the lost machine's; the deploy says whose history it is now
 
 
 def documents(_work: Work) -> None:
@@ -283,6 +304,11 @@ def ended() -> None:
 def moment(work: Work) -> str:
     """Which moment was reached, and how much may be missing."""
     reached = f"the last change in it was committed at {work['reached']}" if work.get("reached") else "nothing was entered after its backup"
+    if work.get("disk"):
+        return (
+            f"The database is as it was on the backup disk: {reached}. What was entered up to 60 seconds before the disk was lost may be "
+            f"missing, and of documents what was changed after {clock(work['at'])}."
+        )
     return (
         f"The database is as it was copied at {clock(work['at'])}: {reached}. "
         "What was entered after that, or up to 60 seconds before it, is missing."

@@ -83,7 +83,13 @@ def stick(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def kit(vault: Vault, stick: Path) -> str:
+def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The backup disk, with what was entered up to the end."""
+    return tmp_path_factory.mktemp("disk") / "backup.tar"
+
+
+@pytest.fixture(scope="module")
+def kit(vault: Vault, stick: Path, survivor: Path) -> str:
     """A practice that has sent twice, with what was entered between; it is gone. What its recovery kit says."""
     with practice_server() as old:
         prepared(old, vault)
@@ -111,6 +117,8 @@ def kit(vault: Vault, stick: Path) -> str:
             media.pull(name)
             with stick.open("wb") as file:
                 subprocess.run(old.place.inside(f"tar -cSf - -C {STICKS} stick1"), stdout=file, check=True)
+        with survivor.open("wb") as file:
+            subprocess.run(old.place.inside("tar -cf - -C / backup"), stdout=file, check=True)
         return old.out("/usr/local/bin/practice recovery-kit --text")
 
 
@@ -326,6 +334,34 @@ def documents_come_back_one_by_one(new: Server) -> None:
     assert "is no folder" in refused("letters/nadia")
     new.out("rm /srv/letters; mv /srv/moved /srv/letters; ! ls /etc/nadia* 2>/dev/null")
     assert new.out("find /srv | sort; ls /data") == f"{before}\nsrv", "something else was touched, or left"
+
+
+def test_the_database_comes_from_the_backup_disk_that_survived(vault: Vault, kit: str, survivor: Path) -> None:
+    """Only when that is said, and only by the kit's key; with what was never sent. All else is the copy's, and the disk this server's."""
+    own, key = "--backup-disk", "/etc/pgbackrest/conf.d/key.conf"
+    with new_server() as new:
+        prepared(new, vault)
+        put_back(new, kit)
+        new.out(f"tar -xf - -C / && chown -R 4711:4711 {REPOSITORY}", survivor.read_bytes())
+        with beside(new, vault):
+            assert f" {REPOSITORY} already" in rebuild(new).stderr and own in rebuild(new).stderr
+            assert "not allowed with" in rebuild(new, own, "--repository", MONTH).stderr
+            new.out(f"cp -p {key} /root/ && sed -i 's/pass=./pass=-/' {key}")
+            assert "If part B is of another kit, remove" in rebuild(new, own).stderr
+            assert f" {REPOSITORY} already" in rebuild(new).stderr, "as long as nothing is in its place it may come from elsewhere"
+            new.out(f"mv /root/key.conf {key}")
+            new.out(CUT.replace("offsite", f"offsite {own}").format(f"{CLUSTER}.restoring/log"))
+            first = rebuild(new, own)
+            assert first.returncode == 3 and "as it was on the backup disk: the last change" in first.stdout, first
+            assert f"already, with {own}, and" in rebuild(new).stderr
+            assert new.run("test -e /backup/machine-id || test -e /backup/rebuild").returncode == 1
+            new.out(f"{DEPLOY}; {STAMP}")
+            last = rebuild(new, own)
+            assert last.returncode == 0, last
+            assert new.sql("SELECT string_agg(note, ' ' ORDER BY id) FROM visits", "practice") == "first second third"
+            assert new.out("cat /srv/letters/nadia /etc/cabinet/totp/amina") == "dear doctorseed"
+            new.moment()
+            new.out("systemctl start practice-backup@diff.service; practice backup --check; practice drill --here")
 
 
 def test_another_kit_is_named_and_a_medium_is_enough(vault: Vault, kit: str, stick: Path) -> None:
