@@ -240,7 +240,10 @@ def wiping_is_refused(server: Server, sshd: Sshd, home: Path) -> None:
 def test_a_new_part_b_is_made_as_the_page_says(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """By the very lines of docs/recovery.md: neither the old key nor the old page opens anything; nothing that was entered is missing."""
     emptied, enrolled = shown("A new part B")
-    assert "systemctl stop backup.mount" in emptied
+    here = {"systemctl stop backup.mount": "umount /backup", "systemd-run --wait --collect ": ""}  # there is no systemd
+    assert [words for words in here if words not in emptied] == []
+    for words, instead in here.items():
+        emptied = emptied.replace(words, instead)
     with new_server("true") as server, Sticks(server.place) as media, Sshd(server.place.inside, tmp_path_factory.mktemp("o")) as sshd:
         name = begun(server, media, sshd)
         kit = "/usr/local/bin/practice recovery-kit"
@@ -258,7 +261,7 @@ def test_a_new_part_b_is_made_as_the_page_says(tmp_path: Path, tmp_path_factory:
         assert by(page) == list(opens), "control"
         wiping_is_refused(server, sshd, tmp_path)
 
-        server.out(f"set -eu\n{emptied.replace('systemctl stop backup.mount', 'umount /backup')}")
+        server.out(f"set -eu\n{emptied}")
         server.sql("INSERT INTO visits (note) VALUES ('meanwhile')")
         pyinfra(sshd, VAGRANT, "--yes", role=BACKUPS)
         server.out("systemctl start practice-backup@diff.service; /usr/local/bin/practice backup --check")
