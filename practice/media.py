@@ -142,6 +142,7 @@ def look(now: float) -> tuple[dict[str, Any], dict[str, str]]:
         "unknown": state.get("unknown"),
         "media": {uuid: shown(uuid, medium) for uuid, medium in media.items()},
     }
+    media = {uuid: medium | {"copies": [at for at in medium["copies"] if notes.believed(at, now)]} for uuid, medium in media.items()}
     wrong = {f"media:{day}": reason for day in days if (reason := overdue(day, media, asked, now))}
     newest = max((at for medium in media.values() for at in medium["copies"]), default=0.0)
     for medium in media.values():

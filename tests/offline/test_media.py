@@ -80,6 +80,17 @@ def test_a_copy_that_failed_is_wrong_until_one_succeeds() -> None:
     assert missed() == set()
 
 
+def test_what_was_written_by_a_clock_that_was_ahead_counts_as_nothing() -> None:
+    """Years ahead it would be newer than any day that is missed, and than any failure; a little ahead it is over before that."""
+    written("monday", 9, -4000)
+    written("tuesday", 8, 1)
+    media.note("uuid-tuesday", error={"at": NOW - HOUR, "why": "it was pulled out"})
+    assert missed() == {"media:monday", "media-failed"}
+    assert f"last written on {datetime.date.fromtimestamp(NOW - 9 * DAY)}" in media.look(NOW)[1]["media:monday"]
+    written("monday", 9, -0.02)
+    assert missed() == set(), "control: half an hour"
+
+
 @pytest.mark.parametrize(
     ("why", "remedy"),
     [("restic backup: write: no space left on device", "sudo practice media enrol monday"), ("it was pulled out", "Plug it in again")],
