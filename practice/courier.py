@@ -57,7 +57,7 @@ def send(now: float) -> None:
     engine = opened(state["generation"], state.get("hint", ""))
     try:
         for kind, copy in copies(engine, state["sent"], now):
-            remember(kind, copy)
+            remember(kind, copy, state["generation"])  # a renewal may have ended meanwhile
         if state.get("removable"):  # whoever keeps it may have mended that
             ask_whether_removable(state["generation"])
     except Missing:

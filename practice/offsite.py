@@ -97,9 +97,14 @@ def kept() -> State:
     return notes.read(HOME / "state.json")
 
 
-def remember(kind: str, copy: dict[str, Any]) -> None:
-    """One kind has arrived."""
-    note(lambda state: state.setdefault("sent", {}).update({kind: copy}))
+def remember(kind: str, copy: dict[str, Any], generation: str) -> None:
+    """One kind has arrived in this repository. What one that does not count any more has got says nothing of what its successor lacks."""
+
+    def change(state: State) -> None:
+        if state.get("generation") == generation:
+            state.setdefault("sent", {})[kind] = copy
+
+    note(change)
 
 
 def note(change: Callable[[State], None]) -> None:

@@ -172,6 +172,30 @@ def test_a_new_month_begins_anew(server: Server, changes_alone: None) -> None:
     assert (offsite.kept()["generation"], len(copies("changes"))) == (f"{month}-3", 1)
 
 
+def test_a_renewal_ends_while_something_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What still goes into the old repository is missing in the new one, and goes there next; its changes name its own backups."""
+    courier.send(NOW)
+    old, later = offsite.kept()["generation"], NOW + 32 * DAY
+    real = courier.database
+
+    def meanwhile(engine: Restic) -> str:
+        """The backups are being sent; everything else changes once the new repository has got it."""
+        monkeypatch.setattr(courier, "database", real)
+        courier.renew(later)
+        (courier.DOCUMENTS / "letter").write_text("Nadia, again")
+        return real(engine)
+
+    monkeypatch.setattr(courier, "database", meanwhile)
+    (courier.REPOSITORY / "backup/main/backup.info").write_text("A B")
+    courier.send(later)
+    assert offsite.kept()["generation"] != old and len(courier.opened(old).snapshots()) == 9, "control: it went on in the old one"
+    courier.send(later + 900)
+    there = courier.opened(offsite.kept()["generation"]).snapshots()
+    assert {copy["id"] for copy in offsite.kept()["sent"].values()} <= {one.id for one in there}
+    (backups,) = copies("database")
+    assert {one.tags[1] for one in there if "changes" in one.tags} == {f"with:{backups[:8]}"} and len(copies("documents")) == 2
+
+
 def test_a_host_that_lost_everything(server: Server, changes_alone: None) -> None:
     """It is begun anew at once, and that is an alarm for a week."""
     courier.send(NOW)

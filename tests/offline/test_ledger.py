@@ -62,6 +62,14 @@ def test_what_a_person_accepts_is_what_is_compared_with(outside: Path) -> None:
     assert "offsite-shrunk" in offsite.look(NOW)[1]
 
 
+def test_what_arrives_in_a_repository_that_counts_no_more_is_not_remembered_of_its_successor(outside: Path) -> None:
+    """It would not be sent there again, or be named there by changes. Control: of the one that counts it is."""
+    offsite.note(lambda state: state.update(generation="2026-12", sent={"database": {"id": "new"}}))
+    for generation, known in (("2026-11", "new"), ("2026-12", "sent")):
+        offsite.remember("database", {"id": "sent"}, generation)
+        assert offsite.kept()["sent"] == {"database": {"id": known}}
+
+
 def test_whose_a_snapshot_is() -> None:
     """What the ledger has. A run that never told its id may have made one, within an hour of its beginning, and no more than one."""
     ids = [f"{number:064x}" for number in range(6)]

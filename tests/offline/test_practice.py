@@ -361,8 +361,9 @@ def test_what_was_sent_by_a_clock_that_was_ahead_counts_as_nothing(
         monkeypatch.setattr(offsite, name, value)
     offsite.CONFIG.write_text('{"max_age_minutes": 60}')
     os.utime(offsite.CONFIG, (NOW - 30 * 86400, NOW - 30 * 86400))
+    offsite.note(lambda state: state.update(generation="2026-11"))
     for kind in offsite.KINDS:
-        offsite.remember(kind, {"at": NOW - 60})
-    offsite.remember("changes", {"at": NOW + ahead})
+        offsite.remember(kind, {"at": NOW - 60}, "2026-11")
+    offsite.remember("changes", {"at": NOW + ahead}, "2026-11")
     offsite.note(lambda state: state.update(verified=NOW + ahead))
     assert set(offsite.look(NOW)[1]) == wrong
