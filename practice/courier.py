@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from practice import ledger
+from practice import ledger, notes
 from practice.engine import Engine, Incomplete, Missing, Restic
 from practice.ledger import Written
 from practice.offsite import CONFIG, HOME, REBUILD, kept, note, only_one, remember
@@ -161,9 +161,11 @@ def copies(engine: Restic, sent: dict[str, Any], now: float) -> Iterator[tuple[s
     """Make each copy that is due, and say so at once. Raises Trouble.
 
     The backups go before the changes: what a backup needs of the changes was archived before pgBackRest named the backup, so it is among
-    those that are read afterwards. `with` ties the changes to the backups that they belong to.
+    those that are read afterwards. `with` ties the changes to the backups that they belong to. What was sent by a clock that was ahead is
+    due again: a new server passes over what bears a time that has not come.
     """
     whole()
+    sent = {kind: copy for kind, copy in sent.items() if notes.believed(copy["at"], now)}
     backups = sent.get("database") or {}
     if (mark := digest([REPOSITORY / "backup"], "backup.info")) != backups.get("digest"):
         backups = {"id": database(engine), "digest": mark}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import practice
-from practice import courier
+from practice import courier, notes
 from practice.engine import Missing, Restic, Snapshot, WrongPassword
 from practice.offsite import KINDS, kept
 from practice.server import Trouble, run
@@ -69,7 +69,7 @@ def newest() -> dict[str, Any]:
         if done:
             break
     if found:
-        return max(found, key=lambda one: one["at"])
+        return latest(found)
     if closed:
         raise Trouble(STRANGE.format(", ".join(closed)))
     raise Trouble(f"no whole copy is there: {broken[0] if broken else f'no repository of the last {MONTHS} months'}")
@@ -104,8 +104,21 @@ def months(now: float) -> list[str]:
     return [f"{number // 12}-{number % 12 + 1:02}" for number in numbers]
 
 
+def latest(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The newest of these sets; one that lies ahead only where all do."""
+    return max(found, key=lambda one: (notes.believed(one["at"], time.time()), one["at"]))
+
+
 def whole(snapshots: list[Snapshot]) -> list[dict[str, Any]]:
-    """The newest set in a repository, if there is one: the newest changes whose backups are there, and the newest of all else."""
+    """The newest set in a repository, if there is one. What lies ahead was made by a clock that was wrong: only where there is no other."""
+    limit = time.time() + notes.AHEAD
+    ahead = [one.at for one in snapshots if one.at > limit]
+    past = complete([one for one in snapshots if one.at <= limit])
+    return [one | ({"ahead": max(ahead)} if ahead else {}) for one in past] or complete(snapshots)
+
+
+def complete(snapshots: list[Snapshot]) -> list[dict[str, Any]]:
+    """The newest set of these, if there is one: the newest changes whose backups are there, and the newest of all else."""
     latest = {kind: one for one in snapshots for kind in KINDS if kind in one.tags}
     if set(latest) != set(KINDS):
         return []

@@ -33,7 +33,7 @@ def newest() -> dict[str, Any]:
             strange = "No key available" in str(trouble)
             reasons.append(f"{words}: {STRANGE if strange else trouble}")
     if found:
-        return max(found, key=lambda one: one["at"])
+        return fetch.latest(found)
     raise Trouble("; ".join(reasons) or "no medium of a practice is plugged in; plug in the newest one, or several, and call this again")
 
 

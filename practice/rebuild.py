@@ -79,7 +79,7 @@ def rebuilt(work: Work, source: str, chosen: str | None = None, disk: bool = Fal
         work = copies | {"source": source, "disk": disk, "step": "backups", "id": time.strftime("%Y%m%d_%H%M%S")}
         at(work, "backups")
     whence = "the database from the backup disk, all else from" if disk else "from"
-    say(f"{whence} the repository {work['generation']}, as it was written up to {clock(work['at'])}")
+    say(f"{whence} the repository {work['generation']}, as it was written up to {clock(work['at'])}.{passed_over(work)}")
     while (step := work["step"]) in STEPS:
         carry_out, following = STEPS[step]
         carry_out(work)
@@ -307,12 +307,18 @@ def moment(work: Work) -> str:
     if work.get("disk"):
         return (
             f"The database is as it was on the backup disk: {reached}. What was entered up to 60 seconds before the disk was lost may be "
-            f"missing, and of documents what was changed after {clock(work['at'])}."
+            f"missing, and of documents what was changed after {clock(work['at'])}.{passed_over(work)}"
         )
     return (
         f"The database is as it was copied at {clock(work['at'])}: {reached}. "
-        "What was entered after that, or up to 60 seconds before it, is missing."
+        f"What was entered after that, or up to 60 seconds before it, is missing.{passed_over(work)}"
     )
+
+
+def passed_over(work: Work) -> str:
+    """What may be newer, and was not taken."""
+    ahead = [f"what says that it was made at {clock(work['ahead'])}: that time has not come"] if work.get("ahead") else []
+    return "".join(f" NOT TAKEN, and it may be newer: {one}." for one in ahead)
 
 
 STEPS: dict[str, tuple[Callable[[Work], None], str]] = {

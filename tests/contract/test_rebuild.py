@@ -154,12 +154,12 @@ def as_it_was(there: Vault, days: float) -> str:
 
 
 def forged(server: Server) -> dict[str, str]:
-    """Whoever has all that the practice had sends a set like its own, newer than any to come: the snapshots, by their kind."""
-    server.out("mkdir -p /root/false; echo 'pay us' >/root/false/nadia")
+    """Whoever has all that the practice had sends a set like its own, newer than any to come soon: the snapshots, by their kind."""
+    server.out("mkdir -p /root/false; echo 'pay us' >/root/false/nadia; date -d '30 minutes' '+%F %T' >/root/soon")
     found: dict[str, str] = {}
     for kind in ("database", "changes", "documents", "configuration"):
         tags = f"--tag={kind} --tag=with:{found.get('database', '')[:8]}"
-        said = server.out(f"{INTRUDER} restic backup --json --host=practice --time='2030-01-01 00:00:00' {tags} /root/false")
+        said = server.out(f"{INTRUDER} restic backup --json --host=practice --time=\"$(cat /root/soon)\" {tags} /root/false")
         found[kind] = json.loads(said.splitlines()[-1])["snapshot_id"]
     return found
 

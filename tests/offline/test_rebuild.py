@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,6 +61,22 @@ def test_the_newest_whole_set_counts(outside: dict[str, Any]) -> None:
     outside["2026-01"] = [*sent(30), Snapshot("changes40", 40, ("changes", "with:nothing"))]
     chosen = fetch.newest()
     assert (chosen["generation"], chosen["at"], chosen["snapshots"]["changes"]) == ("2026-01", 30, "changes30")
+
+
+def test_what_a_clock_that_was_ahead_has_sent_is_not_the_newest(outside: dict[str, Any]) -> None:
+    """Neither in its repository nor of all; that it was passed over is said. It counts a little ahead, or where there is no other."""
+    ahead, year = NOW + 3000, NOW + 365 * 86400
+    outside |= {"2025-12": sent(20), "2026-01": [*sent(30), *sent(year)]}
+    chosen = fetch.newest()
+    assert (chosen["at"], chosen["snapshots"]["documents"]) == (30, "documents30")
+    assert "it may be newer: what says that it was made at 2027-01-0" in rebuild.moment(chosen)
+    outside["2026-01"] = sent(year)
+    assert fetch.newest()["at"] == 20, "of another repository"
+    outside["2026-01"] = [*sent(30), *sent(ahead)]
+    assert (fetch.newest()["at"], "NOT TAKEN" in rebuild.moment(fetch.newest())) == (ahead, False)
+    del outside["2025-12"]
+    outside["2026-01"] = [*sent(30)[1:], *sent(year)]
+    assert fetch.newest()["at"] == year, "no other one is whole"
 
 
 @pytest.mark.parametrize(
@@ -140,6 +157,24 @@ def test_nothing_is_sent_from_half_a_server(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "rebuild.json").touch()
     with pytest.raises(Trouble, match="is being rebuilt"):
         courier.begun("2026-01")
+
+
+def test_what_a_clock_that_was_ahead_has_sent_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, changed or not, as soon as the clock is right; control: then the changes alone."""
+    monkeypatch.setattr(courier, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(courier, "DOCUMENTS", tmp_path)
+    monkeypatch.setattr(courier, "CONFIGURATION", (tmp_path,))
+    monkeypatch.setattr(courier, "SYSTEM", ())
+    made: list[str] = []
+    engine: Any = SimpleNamespace(
+        back_up=lambda _, *tags: made.append(tags[0]) or tags[0], back_up_text=lambda *words: made.append(words[-1]) or words[-1]
+    )
+    sent: dict[str, Any] = {}
+    everything = ["database", "changes", "documents", "configuration", "system"]
+    for now, wanted in ((NOW + 365 * 86400, everything), (NOW, everything), (NOW + 900, ["changes"])):
+        made.clear()
+        sent |= dict(courier.copies(engine, sent, now))
+        assert made == wanted
 
 
 def test_an_owner_is_known_by_name(tmp_path: Path) -> None:
