@@ -256,7 +256,7 @@ def deployed(name: str, agree: Callable[[list[str]], bool] = lambda _: True) -> 
 @click.argument("name")
 @click.option("--from", "source", type=click.Choice(["offsite", "media"]), required=True, help="where the copy is kept")
 @click.option("--backup-disk", is_flag=True, help="the backup disk in it is the practice's own, and whole: the database out of that")
-@click.option("--repository", help="after an intruder: out of this repository outside alone, as the host there has made it")
+@click.option("--repository", help="out of this repository outside alone: after an intruder, or as a refusal says it")
 @click.option("--yes", is_flag=True, help="do not ask before the first change")
 def restore(name: str, source: str, backup_disk: bool, repository: str | None, yes: bool) -> None:
     """Make a new machine the server of NAME again, from a copy and the recovery kit. Broken off, it goes on when repeated.
@@ -270,7 +270,7 @@ def restore(name: str, source: str, backup_disk: bool, repository: str | None, y
     from kit import restore as restoring  # noqa: PLC0415 - pyinfra takes a second to import
 
     clinic = clinic_named(name)
-    which = ("--repository", repository) if repository else ("--backup-disk",) if backup_disk else ()
+    which = (*(("--repository", repository) if repository else ()), *(("--backup-disk",) if backup_disk else ()))
     copy = " ".join((source, *which))
     connection = Connection(name, clinic)
     if restoring.possible(name, clinic, connection, source, repository, backup_disk) and not yes and sys.stdin.isatty():

@@ -14,7 +14,7 @@ import click
 from kit import deployment
 from kit.clinic import Clinic
 from kit.connection import Connection
-from practice.fetch import NAME
+from practice.fetch import AS_IT_WAS, NAME
 from practice.offsite import REBUILD
 from practice.rebuild import DEPLOY_NOW
 from roles.backup import PASSPHRASE
@@ -30,8 +30,8 @@ def possible(
     name: str, clinic: Clinic, connection: Connection, source: str, repository: str | None = None, backup_disk: bool = False
 ) -> bool:
     """Whether nothing was begun yet. Raises ClickException where this would not be a new server, or there is no copy."""
-    if repository and backup_disk:
-        raise click.UsageError("--repository goes back before an intruder, who had the backup disk as well: without --backup-disk")
+    if repository and AS_IT_WAS in repository and backup_disk:
+        raise click.UsageError(f"{repository} is from before an intruder, who had the backup disk as well: without --backup-disk")
     if repository and source != "offsite":
         raise click.UsageError("--repository names a repository of the copy outside: --from offsite")
     if repository and not NAME.fullmatch(repository):

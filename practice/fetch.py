@@ -40,9 +40,14 @@ except server.Trouble as trouble:
 MONTHS = 24
 # As courier.names has it, or as files/vault/keeper.py calls one of them as it was.
 NAME = re.compile(r"\d{4}-\d{2}(-[2-9])?(\.as-of-\d{8}T\d{6}Z)?")
+AS_IT_WAS = ".as-of-"
 STRANGE = (
     "the password does not open what lies there ({}): part C is of another kit, or of another practice. "
     f"Remove {PASSWORD}, and put the right one back: practice recovery-kit --put-back"
+)
+CLOSED = (
+    "{0}: the password does not open it. It is a stranger's; or part C is of an older page: "
+    f"then remove {PASSWORD}, put the newest one back (practice recovery-kit --put-back), and call this again with --repository {{0}}"
 )
 
 
@@ -54,7 +59,7 @@ def newest() -> dict[str, Any]:
     """
     reached()
     found: list[dict[str, Any]] = []
-    closed, broken = [], []
+    unread: dict[str, Trouble] = {}
     for month in months(time.time()):
         done = bool(found)
         for name in courier.names(month):
@@ -62,21 +67,38 @@ def newest() -> dict[str, Any]:
                 found += [{"generation": name} | copies for copies in whole(opened(name).snapshots())]
             except Missing:
                 continue
-            except WrongPassword:
-                closed.append(name)
             except Trouble as trouble:
-                broken.append(f"{name}: {trouble}")
+                unread[name] = trouble
         if done:
             break
     if found:
-        return latest(found)
-    if closed:
+        taken = latest(found)
+        return taken | {"unread": passed_over(taken["generation"], unread)}
+    if closed := [name for name, why in unread.items() if isinstance(why, WrongPassword)]:
         raise Trouble(STRANGE.format(", ".join(closed)))
+    broken = [f"{name}: {why}" for name, why in unread.items()]
     raise Trouble(f"no whole copy is there: {broken[0] if broken else f'no repository of the last {MONTHS} months'}")
 
 
+def passed_over(taken: str, unread: dict[str, Trouble]) -> list[str]:
+    """What may be newer than the repository that is taken. Raises Trouble where that may be the practice's own, which has broken.
+
+    Anybody with the account's password can begin one that this password does not open: that keeps nobody from going on.
+    """
+    said = []
+    for name, why in unread.items():
+        newer = name > taken
+        if newer and not isinstance(why, WrongPassword):
+            raise Trouble(f"{name}, which is newer than {taken}: {why}. Call this again; to do without it: --repository {taken}")
+        if newer:
+            said.append(CLOSED.format(name))
+        elif not isinstance(why, WrongPassword):  # still written to, while its successor was begun
+            said.append(f"{name}: {why}")
+    return said
+
+
 def newest_in(name: str) -> dict[str, Any]:
-    """The same out of this repository alone, whatever others hold: a person has said which, to go back before somebody. Raises Trouble."""
+    """The same out of this repository alone, whatever others hold: a person has said which, and why is theirs. Raises Trouble."""
     reached()
     try:
         found = whole(opened(name).snapshots())

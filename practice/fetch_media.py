@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from practice import fetch, media, medium
+from practice.engine import WrongPassword
 from practice.server import Trouble, run
 
 READY = "cabinet-ready"
@@ -17,24 +18,30 @@ STRANGE = f"the password does not open it: part B is of another kit, or the medi
 def newest() -> dict[str, Any]:
     """The set of copies to take: which medium, which snapshots, and when they were made (by the lost server's clock). Raises Trouble.
 
-    The register of media is on the lost server, so each medium that says that it is one is tried.
+    The register of media is on the lost server, so each medium that says that it is one is tried. One that breaks may be the newest, and
+    is not passed over before somebody has pulled it out.
     """
     if not medium.PASSWORD.exists():
         raise Trouble(f"{medium.PASSWORD} is not there: put the keys back from the recovery kit: practice recovery-kit --put-back")
-    found, reasons = [], []
+    found, empty, closed, broken = [], [], [], []
     for path, words in plugged_in().items():
         try:
             with medium.reading(path) as engine:
                 sets = fetch.whole(engine.snapshots())
             uuid = run("cryptsetup", "luksUUID", path).strip()
             found += [{"generation": words, "medium": uuid} | copies for copies in sets]
-            reasons += [] if sets else [f"{words}: no whole copy is on it"]
+            empty += [] if sets else [f"{words}: no whole copy is on it"]
         except Trouble as trouble:
-            strange = "No key available" in str(trouble)
-            reasons.append(f"{words}: {STRANGE if strange else trouble}")
+            if isinstance(trouble, WrongPassword) or "No key available" in str(trouble):
+                closed.append(f"{words}: {STRANGE}")
+            else:
+                broken.append(f"{words}: {trouble}")
+    if found and broken:
+        raise Trouble(f"{'; '.join(broken)}. It may be the newest: call this again; to do without it, pull it out before")
     if found:
-        return fetch.latest(found)
-    raise Trouble("; ".join(reasons) or "no medium of a practice is plugged in; plug in the newest one, or several, and call this again")
+        return fetch.latest(found) | {"unread": closed}
+    none = "no medium of a practice is plugged in; plug in the newest one, or several, and call this again"
+    raise Trouble("; ".join(empty + closed + broken) or none)
 
 
 def plugged_in() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 Where the lost server's backup disk is in this machine, --backup-disk takes the database out of that; all else comes from the copy.
 After an intruder, --repository says from which repository outside, such as one as it was (docs/offsite.md); else the newest copy counts.
+One that cannot be read and may be newer is named; where it may be the practice's own, nothing is begun without --repository.
 `./cabinet restore NAME --from offsite|media` calls it, before the deploy and after it. Interrupted anywhere, it goes on when called again.
 """
 
@@ -42,12 +43,11 @@ SOURCES: dict[str, Any] = {"offsite": fetch, "media": fetch_media}
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
-    """`practice rebuild --from offsite|media [--backup-disk | --repository NAME]`."""
+    """`practice rebuild --from offsite|media [--backup-disk] [--repository NAME]`."""
     parser = commands.add_parser("rebuild", help="make this new server the lost one, from a copy", description=__doc__)
     parser.add_argument("--from", choices=list(SOURCES), required=True, dest="source", help="where the copy is kept")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--backup-disk", action="store_true", help="the backup disk is the lost server's own: the database out of that")
-    which.add_argument("--repository", metavar="NAME", help="out of this repository outside alone; without it, the newest copy of all")
+    parser.add_argument("--backup-disk", action="store_true", help="the backup disk is the lost server's own: the database out of that")
+    parser.add_argument("--repository", metavar="NAME", help="out of this repository outside alone; without it, the newest copy of all")
     return parser
 
 
@@ -68,6 +68,8 @@ def rebuilt(work: Work, source: str, chosen: str | None = None, disk: bool = Fal
     """All that can be done now, from where it stopped. Raises Trouble."""
     if chosen and (source != "offsite" or not fetch.NAME.fullmatch(chosen)):
         raise Trouble(f"{chosen} is no repository outside, such as 2026-11.as-of-20261120T080000Z")
+    if disk and chosen and fetch.AS_IT_WAS in chosen:
+        raise Trouble(f"{chosen} is from before an intruder, who had the backup disk as well: without --backup-disk")
     if work and work.get("source", "offsite") != source:
         raise Trouble(f"this server is being rebuilt already, not from {source}: practice rebuild --from {work.get('source', 'offsite')}")
     ready(source)
@@ -318,7 +320,7 @@ def moment(work: Work) -> str:
 def passed_over(work: Work) -> str:
     """What may be newer, and was not taken."""
     ahead = [f"what says that it was made at {clock(work['ahead'])}: that time has not come"] if work.get("ahead") else []
-    return "".join(f" NOT TAKEN, and it may be newer: {one}." for one in ahead)
+    return "".join(f" NOT TAKEN, and it may be newer: {one}." for one in [*work.get("unread", []), *ahead])
 
 
 STEPS: dict[str, tuple[Callable[[Work], None], str]] = {

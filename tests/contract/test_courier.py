@@ -17,7 +17,7 @@ import pytest
 from kit import post
 from kit.delay import Line
 from practice import courier, ledger, offsite
-from practice.engine import Incomplete, Restic, Snapshot
+from practice.engine import Incomplete, Restic, Snapshot, WrongPassword
 from practice.server import Trouble
 from tests.restserver import ACCOUNT, ADDRESS, Server, rest_server
 
@@ -321,6 +321,22 @@ def test_documents_that_are_suddenly_gone_are_noticed(server: Server) -> None:
     assert alarm(*letters) == ""
     assert alarm(*letters[:10]) != "" and offsite.serve("accept") == 0 and "offsite-shrunk" not in offsite.look(NOW)[1]
     assert alarm(*letters[:9]) == ""
+
+
+@pytest.mark.parametrize("what", ["config", "keys/*"])
+def test_a_repository_that_broke_is_told_from_a_strangers(server: Server, what: str) -> None:
+    """By one byte, of either file that opens it: a new server goes on without a stranger's, but not without the practice's own."""
+    server.engine("2026-11", "the practice's own").prepare()
+    with pytest.raises(WrongPassword):
+        server.engine("2026-11", "a stranger's").snapshots()
+    (file,) = (server.store / "2026-11").glob(what)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.chmod(0o600)
+    file.write_bytes(content)
+    with pytest.raises(Trouble) as why:
+        server.engine("2026-11", "the practice's own").snapshots()
+    assert not isinstance(why.value, WrongPassword), why
 
 
 def test_a_stranger_is_told_nothing(server: Server, tmp_path: Path) -> None:

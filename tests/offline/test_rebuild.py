@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ from click.testing import CliRunner
 from kit import restore
 from kit.cli import cli
 from kit.connection import Connection
-from practice import courier, fetch, owners, rebuild
+from practice import courier, fetch, fetch_media, owners, rebuild
 from practice.engine import Missing, Snapshot, WrongPassword
 from practice.server import Trouble
 
@@ -77,6 +79,49 @@ def test_what_a_clock_that_was_ahead_has_sent_is_not_the_newest(outside: dict[st
     del outside["2025-12"]
     outside["2026-01"] = [*sent(30)[1:], *sent(year)]
     assert fetch.newest()["at"] == year, "no other one is whole"
+
+
+def test_what_cannot_be_read_and_may_be_newer_is_not_passed_over_in_silence(outside: dict[str, Any]) -> None:
+    """A stranger's blocks nothing, and is named; what broke may be the practice's own: it is newer only by a person's word."""
+    outside |= {"2025-12": WrongPassword("older"), "2025-12-2": sent(20), "2026-01-2": WrongPassword("newer")}
+    chosen = fetch.newest()
+    (said,) = chosen["unread"]
+    assert chosen["at"] == 20 and said.startswith("2026-01-2: ") and "--repository 2026-01-2" in said
+    assert f"NOT TAKEN, and it may be newer: {said}." in rebuild.moment(chosen)
+    outside["2026-01"] = Trouble("damaged")
+    with pytest.raises(Trouble, match="2026-01, which is newer than 2025-12-2: damaged.* --repository 2025-12-2"):
+        fetch.newest()
+    chosen = fetch.newest_in("2025-12-2")
+    assert chosen["at"] == 20 and "NOT TAKEN" not in rebuild.moment(chosen), "a person has said so"
+    outside |= {"2026-01": sent(30), "2025-12-2": Trouble("damaged"), "2026-01-2": Missing("none")}
+    assert (fetch.newest()["at"], fetch.newest()["unread"]) == (30, ["2025-12-2: damaged"]), "the month before may still be written to"
+
+
+def test_of_several_media_the_newest_counts_and_one_that_broke_is_pulled_out_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It may be the newest. Another practice's is named, and blocks nothing."""
+    there: dict[str, Any] = {"monday": sent(10), "tuesday": sent(20), "friday": []}
+
+    @contextmanager
+    def reading(path: str) -> Iterator[Any]:
+        if isinstance(there[path], Trouble):
+            raise there[path]
+        yield SimpleNamespace(snapshots=lambda: there[path])
+
+    monkeypatch.setattr(fetch_media, "plugged_in", lambda: {day: f"the medium of {day}" for day in there})
+    monkeypatch.setattr(fetch_media, "run", lambda *_: "uuid")
+    monkeypatch.setattr(fetch_media.medium, "reading", reading)
+    monkeypatch.setattr(fetch_media.medium, "PASSWORD", tmp_path)
+    chosen = fetch_media.newest()
+    assert (chosen["generation"], chosen["unread"]) == ("the medium of tuesday", [])
+    for strange in (Trouble("cryptsetup: No key available with this passphrase."), WrongPassword("restic: no key")):
+        there["friday"] = strange
+        chosen = fetch_media.newest()
+        assert chosen["at"] == 20 and "newer: the medium of friday: the password does not open it" in rebuild.moment(chosen)
+    there["tuesday"] = Trouble("Input/output error")
+    with pytest.raises(Trouble, match="^the medium of tuesday: Input/output error. It may be the newest: .* pull it out"):
+        fetch_media.newest()
+    del there["tuesday"]
+    assert fetch_media.newest()["at"] == 10
 
 
 @pytest.mark.parametrize(
@@ -148,6 +193,10 @@ def test_the_backup_disk_is_taken_where_that_is_said_and_never_after_an_intruder
     assert said.exit_code == 2 and "before an intruder" in said.output and server == [], said.output
     said = CliRunner().invoke(cli, [*words, "media"])
     assert (said.exit_code, server[-1]) == (0, "practice rebuild --from media --backup-disk"), said.output
+    said = CliRunner().invoke(cli, [*words, "offsite", "--repository", "2026-10"])
+    assert (said.exit_code, server[-1]) == (0, "practice rebuild --from offsite --repository 2026-10 --backup-disk"), "a newer one broke"
+    with pytest.raises(Trouble, match="without --backup-disk"):
+        rebuild.rebuilt({}, "offsite", "2026-11.as-of-20261120T080000Z", disk=True)
 
 
 def test_nothing_is_sent_from_half_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
