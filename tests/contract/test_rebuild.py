@@ -137,7 +137,7 @@ def put_back(server: Server, kit: str) -> None:
 
 
 def ten_days_later(vault: Vault, home: Path) -> Vault:
-    """The host as the practice has left it, which sent nothing more; another one of the same, because an intruder comes."""
+    """The host as the practice has left it, which sent nothing more; another one of the same, for what is sent there after that."""
     there = a_vault(home)
     subprocess.run(as_admin(["cp", "-a", f"{vault.store}/.", f"{there.store}/"]), check=True)
     subprocess.run(as_admin(["find", str(there.store), "-exec", "touch", "-d", "10 days ago", "{}", "+"]), check=True)
@@ -243,8 +243,9 @@ def test_the_clinic_file_comes_out_of_a_copy_with_the_kit_alone(vault: Vault, ki
             media.pull(name)
 
 
-def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str) -> None:
+def test_it_comes_back_and_interrupted_it_goes_on(vault: Vault, kit: str, tmp_path: Path) -> None:
     """Refused where something lies; cut off in the fetch and after it; then all is there, the next backup and the next copy too."""
+    vault = ten_days_later(vault, tmp_path)
     with new_server() as new:
         prepared(new, vault)
         assert "put the keys back" in rebuild(new).stderr or "does not answer" in rebuild(new).stderr
@@ -362,7 +363,8 @@ def test_the_database_comes_from_the_backup_disk_that_survived(vault: Vault, kit
             assert new.sql("SELECT string_agg(note, ' ' ORDER BY id) FROM visits", "practice") == "first second third"
             assert new.out("cat /srv/letters/nadia /etc/cabinet/totp/amina") == "dear doctorseed"
             new.moment()
-            new.out("systemctl start practice-backup@diff.service; practice backup --check; practice drill --here")
+            new.out("systemctl start practice-backup@diff.service")
+            assert [new.practice(*words).returncode for words in (("backup", "--check"), ("drill", "--here"))] == [0, 0]
 
 
 def test_another_kit_is_named_and_a_medium_is_enough(vault: Vault, kit: str, stick: Path) -> None:
