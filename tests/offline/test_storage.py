@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from kit.paths import ROOT
 from practice import unlock
 from practice.unlock import spelled
 from roles.storage import DIRECTORIES, escaped
@@ -36,6 +38,24 @@ def test_mount_units_are_named_as_systemd_wants() -> None:
     """A unit whose name is not its path is refused."""
     assert escaped("/var/lib/postgresql") == "var-lib-postgresql"
     assert escaped("/srv/x-y") == r"srv-x\x2dy"
+
+
+BY_SERIAL = {
+    str(path.relative_to(ROOT)): program
+    for path in sorted((ROOT / "files").rglob("*-*"))
+    if path.is_file()
+    for program in re.findall(r"awk -v serial=\S+ '[^']*print \$1 }'", path.read_text())
+}
+
+
+@pytest.mark.parametrize("serial", ["0123", "12345678901234567", "1e3"])
+@pytest.mark.parametrize("program", BY_SERIAL.values(), ids=BY_SERIAL)
+def test_a_disk_is_the_one_whose_serial_number_has_the_same_letters(program: str, serial: str) -> None:
+    """Not one that is the same as a number: the disk beside it would be formatted while the right one is unplugged."""
+    beside = {"0123": "123", "12345678901234567": "12345678901234568", "1e3": "1000"}[serial]
+    there = f"/dev/vda {beside}\n/dev/vdb {serial}\n/dev/vdc\n"
+    done = subprocess.run(["sh", "-c", f"serial=$1; {program}", "sh", serial], input=there, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["/dev/vdb"]
 
 
 @pytest.mark.parametrize("broken", [None, "settle-volume", "timers.target"])
