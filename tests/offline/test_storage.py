@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -38,6 +39,20 @@ def test_mount_units_are_named_as_systemd_wants() -> None:
     """A unit whose name is not its path is refused."""
     assert escaped("/var/lib/postgresql") == "var-lib-postgresql"
     assert escaped("/srv/x-y") == r"srv-x\x2dy"
+
+
+def ran(home: Path, script: str, *words: str, **instead: str) -> subprocess.CompletedProcess[str]:
+    """One of our scripts, where all that it reads and writes lies in `home`, and these lines of shell stand for programs or scripts."""
+    text = (ROOT / "files" / script).read_text()
+    text = re.sub(r"(?<![\w/$])/(?=(etc|run|sys|dev/disk|usr/local/lib/cabinet)/)", f"{home}/", text)
+    for name, lines in instead.items():
+        for directory in ("bin", "usr/local/lib/cabinet"):
+            program = home / directory / name.replace("_", "-")
+            program.parent.mkdir(parents=True, exist_ok=True)
+            program.write_text(f"#!/bin/sh\n{lines}\n")
+            program.chmod(0o755)
+    environment = {"PATH": f"{home}/bin:{os.environ['PATH']}"}
+    return subprocess.run(["sh", "-s", "--", *words], input=text, env=environment, capture_output=True, text=True, check=False)
 
 
 BY_SERIAL = {
