@@ -248,7 +248,7 @@ def begun(server: Server, media: Sticks, sshd: Sshd) -> str:
 
 
 def wiping_is_refused(server: Server, sshd: Sshd, home: Path) -> None:
-    """`backup.wipe` takes no repository of ours away; beside it no other key is made."""
+    """`backup.wipe` takes no repository of ours away, also while nothing can be read of its file system; beside it no other key is made."""
     disk, clinic = load(VAGRANT).backup.disk, home / "vagrant.yaml"
     clinic.write_text(VAGRANT.read_text().replace(f"backup: {{disk: {disk},", f"backup: {{disk: {disk}, wipe: {disk},"))
     assert load(clinic).backup.wipe == disk
@@ -256,6 +256,12 @@ def wiping_is_refused(server: Server, sshd: Sshd, home: Path) -> None:
     with pytest.raises(AssertionError, match="The repository has a history, but its key"):
         pyinfra(sshd, clinic, "--yes", role=BACKUPS)
     server.out(f"mv /root/aside {PASSPHRASE}")
+    device = server.out("findmnt -no SOURCE /backup")
+    server.out(f"umount /backup; dd if=/dev/zero of={device} bs=1k count=4 conv=notrunc,fsync status=none")
+    with pytest.raises(AssertionError, match="may find all of it"):
+        pyinfra(sshd, clinic, "--yes", role=BACKUPS)
+    server.run(f"e2fsck -fy -b 32768 -B 4096 {device}")
+    server.out(f"mount {device} /backup; test -s {REPOSITORY}/archive/main/archive.info")
 
 
 def test_a_new_part_b_is_made_as_the_page_says(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
