@@ -1,7 +1,8 @@
 """New keys in place of those on a page that somebody else has seen: the volume's, and the one of the copy outside.
 
 What is planned, and the new keys, lie in JOURNAL until all of it is done, for root alone on the encrypted volume: cut off anywhere, it goes
-on when called again. At every moment the key on the server opens the volume; the old one does until the new one was seen to.
+on when called again. At every moment the key on the server opens the volume, and until a page with that one is confirmed, the key on the
+page before does as well: the new one lies on the volume that it opens, and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from practice.enrol import record
 from practice.journal import synced
 from practice.letters import spelled
 from practice.recovery_kit import ANEW as JOURNAL
-from practice.recovery_kit import ANEW_LOCK, asked, kept, keys, places, write
+from practice.recovery_kit import ANEW_LOCK, BEFORE, asked, kept, keys, packed, places, write
+from practice.recovery_kit import changed as not_opened
 from practice.server import Trouble, run
 from practice.unlock import CRYPTTAB, disk
 from practice.unlock import spelled as recovery_key
 
 ENROL = "/usr/local/lib/cabinet/enrol-volume"
+ENROL_LOCK = Path("/run/cabinet/enrol.lock")  # the script's own: it takes out what it does not know
 # In memory; cryptsetup takes a new key from a file.
 NEW = Path("/run/cabinet/anew.key")
 # As files/storage/format-volume has it.
@@ -58,7 +61,10 @@ def changed() -> None:
     JOURNAL.unlink()
     synced(JOURNAL.parent)
     old = f"kit {number} does not open all any more" if number else "no kit was made yet"
-    print(f"New: {' and '.join(planned)}; {old}.\n{STAYS}\nNow: sudo practice recovery-kit, and --confirm; until then keep the old page.")
+    print(
+        f"New: {' and '.join(planned)}; {old}.\n{STAYS}\nNow: sudo practice recovery-kit, and --confirm; until then the old page "
+        "still opens the data volume: keep it."
+    )
 
 
 def agreed() -> None:
@@ -70,22 +76,51 @@ def agreed() -> None:
 
 
 def volume(path: Path, secret: str) -> None:
-    """The volume opens by the new key, then that is the one that counts, then by no other but the TPM. Raises Trouble."""
+    """The volume opens by the new key, then that is the one that counts; the page before opens it still. Raises Trouble."""
     device = disk()
-    if not opens(device, secret):
-        write(NEW, secret)
-        try:
-            run("cryptsetup", "luksAddKey", "--batch-mode", *STRETCHED, "--key-file", str(path), device, str(NEW), timeout=600)
-        finally:
-            NEW.unlink()
+    with notes.only_one(ENROL_LOCK):
+        retire(path, device)
+        # That of a page that nobody has confirmed is not worth keeping: an older one is, which somebody may hold.
+        if path.read_text() != secret and not BEFORE.exists():
+            write(BEFORE, path.read_text())
+            synced(BEFORE.parent)
         if not opens(device, secret):
-            raise Trouble(f"{device} does not open by the key that was added; nothing else was changed")
-    write(path, secret)
-    synced(path.parent)
-    # The role's own: exactly the key at `path`, and the TPM where the clinic file wants it, open the volume.
+            write(NEW, secret)
+            try:
+                run("cryptsetup", "luksAddKey", "--batch-mode", *STRETCHED, "--key-file", str(path), device, str(NEW), timeout=600)
+            finally:
+                NEW.unlink()
+            if not opens(device, secret):
+                raise Trouble(f"{device} does not open by the key that was added; nothing else was changed")
+        write(path, secret)
+        synced(path.parent)
+    # The role's own: exactly the keys at `path` and BEFORE, and the TPM where the clinic file wants it, open the volume.
     serial = run("lsblk", "--nodeps", "--noheadings", "--output", "SERIAL", device).strip()
     unlock = "tpm2" if "tpm2-device=" in CRYPTTAB.read_text() else "passphrase"
     run(ENROL, serial or device, unlock, timeout=600)  # a mirror has no serial number
+
+
+def retired() -> None:
+    """A page was confirmed: the one before opens the volume no more. Raises Trouble."""
+    ENROL_LOCK.parent.mkdir(mode=0o755, exist_ok=True)
+    with notes.only_one(ENROL_LOCK):
+        retire(Path(places()["A"]), disk())
+
+
+def retire(path: Path, device: str) -> None:
+    """Take the key of the page before out of the volume, if a page with the one at `path` is confirmed. Raises Trouble."""
+    state, present = kept(), path.read_text()
+    if not BEFORE.exists() or BEFORE.read_text() == present:
+        return
+    if not state.get("confirmed") or not_opened({"A": packed("A", present.strip())}, state):
+        return
+    if not opens(device, present):
+        raise Trouble(f"{device} does not open by the key on the page; the page before still opens it: keep that, and deploy this server")
+    if opens(device, BEFORE.read_text()):
+        run("cryptsetup", "luksRemoveKey", "--batch-mode", device, str(BEFORE), timeout=600)
+    BEFORE.unlink()
+    synced(BEFORE.parent)
+    record("the page before opens the volume no more")
 
 
 def opens(device: str, secret: str) -> bool:

@@ -31,10 +31,14 @@ CONFIG = Path("/etc/cabinet/recovery.json")
 KEPT = Path("/var/lib/cabinet/recovery-kit.json")
 # A change of keys that was begun and has not come to its end, and who holds it (practice/kit_anew.py).
 ANEW, ANEW_LOCK = Path("/var/lib/cabinet/kit-anew.json"), Path("/run/cabinet/kit-anew.lock")
+# The volume's key on the page before, which opens it until another page is confirmed.
+BEFORE = Path("/var/lib/cabinet/kit-before.key")
 PARTS = {"A": "the data volume", "B": "the backups", "C": "the copy outside", "D": "the account outside"}
 ASKED, TRIES = 2, 3
 LONGEST = 96  # bytes; six lines
 NOBODY = "NOBODY holds a recovery kit: without this server nothing can be read any more: sudo practice recovery-kit"
+OLDER = "an older page still opens the data volume"
+VOID = "is void, but keep all pages until another is confirmed, since an older one still opens the data volume: sudo practice recovery-kit"
 
 State = dict[str, Any]
 
@@ -51,9 +55,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
     what.add_argument(
         "--put-back", action="store_true", help="give a new server the old one's keys, typed or from a pipe, before it makes its own"
     )
-    what.add_argument(
-        "--key", choices=sorted(PARTS), help="on any computer: print one key, from the page's lines, typed or from a pipe"
-    )
+    what.add_argument("--key", choices=sorted(PARTS), help="on any computer: print one key, from the page's lines, typed or from a pipe")
     return parser
 
 
@@ -180,6 +182,8 @@ def confirm(found: dict[str, bytes]) -> None:
     if not state:
         raise Trouble("no kit was made yet: sudo practice recovery-kit")
     if stale := changed(found, state):
+        if older_opens(found):
+            raise Trouble(f"kit {state['number']} {VOID}")
         raise Trouble(
             f"kit {state['number']} does not open {PARTS[stale[0]]} any more. Destroy it, and make another: sudo practice recovery-kit"
         )
@@ -195,6 +199,10 @@ def confirm(found: dict[str, bytes]) -> None:
     record(f"recovery kit {state['number']} confirmed")
     print(f"Kit {state['number']} opens everything, and what it opens counts now.")
     print("Seal it: one copy for each of two places, none in the server's room.")
+    if BEFORE.exists():
+        from practice.kit_anew import retired  # noqa: PLC0415
+
+        retired()
 
 
 def ask(number: int, found: dict[str, bytes]) -> None:
@@ -230,25 +238,27 @@ def look(now: float) -> tuple[State, dict[str, str]]:
     state, config = kept(), json.loads(CONFIG.read_text())
     seen = {name: state.get(name) for name in ("made", "confirmed")} | {"number": state.get("number", 0), "changed": []}
     # What somebody has shown to hold, with when each key came; and what that opens (practice/counting.py).
-    seen["opens"], seen["opened_by"] = {}, config.get("opened_by", {})
+    seen["opens"], seen["opened_by"], seen["older"] = {}, config.get("opened_by", {}), False
     try:
         found = keys()
     except Trouble as trouble:
         # A deploy that asks for one more key makes it a moment later.
         asked_now = now - CONFIG.stat().st_mtime < 3600
         return seen | {"confirmed": None}, {} if asked_now else {"recovery-kit": f"No recovery kit can be made: {trouble}."}
-    seen["changed"] = changed(found, state) if state else []
+    seen["changed"], seen["older"] = changed(found, state) if state else [], older_opens(found)
     if seen["confirmed"]:
         seen["opens"] = {part: Path(config["parts"][part]).stat().st_mtime for part in found if part not in seen["changed"]}
     if ANEW.exists() and not notes.held(ANEW_LOCK):
         return seen, {"recovery-kit": "A change of the keys was interrupted. Go on: sudo practice recovery-kit --anew"}
-    if is_held(seen):
-        return seen, {}
     # A key and the page with it are not there in the same hour.
     without = [Path(config["parts"][part]).stat().st_mtime for part in seen["changed"] or config["parts"]]
-    if now - max(without) < config["grace_hours"] * 3600:
-        return seen, {}
-    return seen, {"recovery-kit": f"{describe(seen)}."}
+    late = now - max(without) >= config["grace_hours"] * 3600
+    return seen, {"recovery-kit": f"{describe(seen)}."} if seen["older"] or (late and not is_held(seen)) else {}
+
+
+def older_opens(found: dict[str, bytes]) -> bool:
+    """Whether the volume opens by another page than the one of these keys."""
+    return "A" in found and BEFORE.exists() and BEFORE.read_text().strip() != unpacked("A", found["A"])
 
 
 def is_held(seen: State) -> bool:
@@ -262,12 +272,14 @@ def describe(seen: State) -> str:
         return "nothing to show"
     if not seen["number"]:
         return NOBODY
+    kit, older = f"kit {seen['number']}", seen.get("older")
     if seen["changed"]:
         opens = " and ".join(PARTS[part] for part in seen["changed"])
-        return f"kit {seen['number']} does NOT open {opens} any more; destroy it, and make another: sudo practice recovery-kit"
-    if not seen["confirmed"]:
-        return f"NOBODY has confirmed kit {seen['number']}, so nobody may hold it: sudo practice recovery-kit --confirm"
-    return f"kit {seen['number']}, confirmed {time.strftime('%Y-%m-%d', time.localtime(seen['confirmed']))}, opens everything"
+        return f"{kit} {VOID if older else f'does NOT open {opens} any more; destroy it, and make another: sudo practice recovery-kit'}"
+    if not seen["confirmed"] or older:
+        said = f"{kit} is confirmed" if seen["confirmed"] else f"NOBODY has confirmed {kit}, so nobody may hold it"
+        return f"{said}{f', and {OLDER}' if older else ''}: sudo practice recovery-kit --confirm"
+    return f"{kit}, confirmed {time.strftime('%Y-%m-%d', time.localtime(seen['confirmed']))}, opens everything"
 
 
 # ---- what is remembered of it ---------------------------------------------------------------------------------------

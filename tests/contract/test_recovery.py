@@ -17,7 +17,7 @@ from kit.place import SERVER, Place
 from kit.sshd import Sshd
 from practice import letters
 from practice.recovery_kit import ANEW as JOURNAL
-from practice.recovery_kit import unpacked
+from practice.recovery_kit import BEFORE, unpacked
 from roles.backup import PASSPHRASE, REPOSITORY
 from roles.offsite import LOGIN, PASSWORD
 from roles.recovery import CLINIC
@@ -78,7 +78,7 @@ def dying(real):
 
 for name in ("run", "write", "synced"):
     setattr(kit_anew, name, dying(getattr(kit_anew, name)))
-sys.exit(main(["recovery-kit", "--anew"]))
+sys.exit(main(["recovery-kit", *sys.argv[2:]]))
 """
 # The volume is a disk, as the roles find it, and nothing but the recovery key opens it.
 DISK = f"""{DEVICES}
@@ -86,6 +86,8 @@ disk=$(losetup --find --show /volume); printf 'I:1\\nE:ID_SERIAL_SHORT=volume\\n
 echo "data $disk - luks" >/etc/crypttab
 cd /usr/local/lib/cabinet; install -m 755 files/storage/enrol-volume .; ./enrol-volume volume passphrase
 echo $disk"""
+ENROL = "/usr/local/lib/cabinet/enrol-volume"
+SLOTS = "systemd-cryptenroll $(losetup -nO NAME -j /volume) | awk 'NR > 1 { print $2 }' | sort | paste -sd ' '"
 # What udev would do where a file system was made: its name is a link.
 WITHOUT_UDEV = r"""cat >/usr/bin/udevadm <<'END'
 #!/bin/sh
@@ -173,7 +175,10 @@ def test_the_kit_is_confirmed_by_its_code(place: Place) -> None:
 
 
 def test_a_page_that_was_seen_is_replaced(place: Place) -> None:
-    """Cut off anywhere, the volume opens by the key that the server has, and in the end by no other; the old page is not believed."""
+    """Cut off anywhere, the volume opens by the key that the server has, and by the old page until the new one is confirmed; then not.
+
+    The new key lies on the volume alone, so whoever switches the server off before that needs the old page.
+    """
 
     def out(command: str) -> str:
         return subprocess.run(place.inside(command), capture_output=True, text=True, check=True).stdout.strip()
@@ -184,22 +189,38 @@ def test_a_page_that_was_seen_is_replaced(place: Place) -> None:
         number, old = letters.read(page)
         assert practice(place, "--confirm", page).returncode == 0 and opened(place, unpacked("A", old["A"]), OPENS["A"]), "control"
         for calls in itertools.count():
-            done = subprocess.run(place.inside(f"python3 -I -c {shlex.quote(DIES)} {calls}"), capture_output=True, check=False)
+            done = subprocess.run(place.inside(f"python3 -I -c {shlex.quote(DIES)} {calls} --anew"), capture_output=True, check=False)
             assert opened(place, out(f"cat {KEY}"), OPENS["A"]), f"it opens no more, cut off before step {calls}"
+            assert opened(place, unpacked("A", old["A"]), OPENS["A"]), f"the only page opens it no more, cut off before step {calls}"
+            out(f"{ENROL} --check volume passphrase || {ENROL} volume passphrase")
             if calls and out(f"test -e {JOURNAL} || echo ended"):
                 break
             assert done.returncode == 9, done
             assert calls != 3 or b"interrupted" in subprocess.run(place.inside(LOOK), capture_output=True, check=True).stdout
         assert calls > 4, "control: it was not cut off in between"
-        assert not opened(place, unpacked("A", old["A"]), OPENS["A"]), "the old key opens it still"
-        assert out(f"systemd-cryptenroll {disk} | awk 'NR > 1 {{ print $2 }}'") == "recovery"
+        out(f"printf 1234 | cryptsetup luksAddKey -q --key-file {KEY} {disk} -; {ENROL} volume passphrase")
+        assert out(SLOTS) == "password recovery", "a deploy takes out what it does not know, and that alone"
+        assert opened(place, unpacked("A", old["A"]), OPENS["A"]) and opened(place, out(f"cat {KEY}"), OPENS["A"])
+        assert "an older one still opens the data volume" in out(LOOK)
         assert counting(place) == ["backup", "media"], "the old page does not open what is sent from now on"
-        assert practice(place, "--confirm", page).returncode == 1
+        refused = practice(place, "--confirm", page)
+        assert refused.returncode == 1 and b"keep all pages until another is confirmed" in refused.stderr
         page = practice(place, "--text").stdout.decode()
         again, new = letters.read(page)
         assert (again, [part for part in new if new[part] != old[part]]) == (number + 1, ["A", "C"])
         assert counting(place) == [], "nobody has shown the new page, and the old one is void"
-        assert practice(place, "--confirm", page).returncode == 0 and counting(place) == ["backup", "offsite", "media"]
+        for calls in itertools.count():
+            confirms = place.inside(f"python3 -I -c {shlex.quote(DIES)} {calls} --confirm")
+            done = subprocess.run(confirms, input=page.encode(), capture_output=True, check=False)
+            assert opened(place, out(f"cat {KEY}"), OPENS["A"]), f"it opens no more, cut off before step {calls}"
+            if done.returncode == 0:
+                break
+            assert done.returncode == 9, done
+            assert not opened(place, unpacked("A", old["A"]), OPENS["A"]) or "an older page still opens the data volume" in out(LOOK)
+        assert calls > 2, "control: it was not cut off in between"
+        assert not opened(place, unpacked("A", old["A"]), OPENS["A"]), "the old key opens it still"
+        assert out(f"test ! -e {BEFORE} && {ENROL} --check volume passphrase && {SLOTS}") == "recovery"
+        assert out(LOOK) == "{}" and counting(place) == ["backup", "offsite", "media"]
         assert out("cat /var/lib/systemctl").splitlines()[-1] == "start practice-offsite@anew.service"
         assert out("ls /run/cabinet/anew.key 2>/dev/null || true") == ""
     finally:
@@ -215,7 +236,7 @@ def begun(server: Server, media: Sticks, sshd: Sshd) -> str:
     """A backup on a disk of its own, and a medium, by the one key; what the medium is called."""
     server.out(WITHOUT_UDEV)
     server.out(f"cat >{PARTS}", json.dumps({"parts": {"B": PASSPHRASE}, "opened_by": {"backup": "B", "media": "B"}, "grace_hours": 48}))
-    server.out("echo '{\"days\": [\"monday\"], \"never\": []}' >/etc/cabinet/media.json")
+    server.out('echo \'{"days": ["monday"], "never": []}\' >/etc/cabinet/media.json')
     server.out(f"mkdir -p /data/srv; mount --bind /data/srv /srv; {MAKE_CLUSTER}")
     media.medium(load(VAGRANT).backup.disk, 512 * MIB)
     pyinfra(sshd, VAGRANT, "--yes", role=BACKUPS)
@@ -227,7 +248,7 @@ def begun(server: Server, media: Sticks, sshd: Sshd) -> str:
 
 
 def wiping_is_refused(server: Server, sshd: Sshd, home: Path) -> None:
-    """`backup.wipe` takes no repository of ours away; beside it no other key is made."""
+    """`backup.wipe` takes no repository of ours away, also while nothing can be read of its file system; beside it no other key is made."""
     disk, clinic = load(VAGRANT).backup.disk, home / "vagrant.yaml"
     clinic.write_text(VAGRANT.read_text().replace(f"backup: {{disk: {disk},", f"backup: {{disk: {disk}, wipe: {disk},"))
     assert load(clinic).backup.wipe == disk
@@ -235,6 +256,12 @@ def wiping_is_refused(server: Server, sshd: Sshd, home: Path) -> None:
     with pytest.raises(AssertionError, match="The repository has a history, but its key"):
         pyinfra(sshd, clinic, "--yes", role=BACKUPS)
     server.out(f"mv /root/aside {PASSPHRASE}")
+    device = server.out("findmnt -no SOURCE /backup")
+    server.out(f"umount /backup; dd if=/dev/zero of={device} bs=1k count=4 conv=notrunc,fsync status=none")
+    with pytest.raises(AssertionError, match="may find all of it"):
+        pyinfra(sshd, clinic, "--yes", role=BACKUPS)
+    server.run(f"e2fsck -fy -b 32768 -B 4096 {device}")
+    server.out(f"mount {device} /backup; test -s {REPOSITORY}/archive/main/archive.info")
 
 
 def test_a_new_part_b_is_made_as_the_page_says(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

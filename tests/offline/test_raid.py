@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from practice import mirror
+from tests.offline.test_storage import ran
 
 NOW = 1_800_000_000.0
 DAY = 86400
@@ -101,3 +102,17 @@ def test_one_disk_is_all_that_was_asked_for(kernel: Path, capsys: pytest.Capture
     mirror.CONFIG.unlink()
     assert mirror.look(NOW) == ({}, {})
     assert (mirror.main(argparse.Namespace(compare=False)), "names no second one" in capsys.readouterr().out) == (0, True)
+
+
+@pytest.mark.parametrize(("assembles", "says"), [("false", "could not be put together"), ("true", "does not say which one it is")])
+def test_a_mirror_that_cannot_be_put_together_stays_described(assembles: str, says: str, tmp_path: Path) -> None:
+    """Without that line no boot puts it together; an empty one in its place was the same as none."""
+    listed = tmp_path / "etc/mdadm/mdadm.conf.d/cabinet.conf"
+    listed.parent.mkdir(parents=True)
+    line = "ARRAY /dev/md/cabinet-data metadata=1.2 UUID=aa:bb\n"
+    listed.write_text(line)
+    mdadm = f"case $1 in --examine) echo MD_NAME=any:cabinet-data; echo MD_UUID=aa:bb ;; --assemble) {assembles} ;; *) false ;; esac"
+    there = r"printf '/dev/vdb one\n/dev/vdc two\n'"
+    done = ran(tmp_path, "storage/mirror-volume", "one", "-", "two", "-", lsblk=there, mdadm=mdadm, udevadm="true", format_volume="false")
+    assert listed.read_text() == line, done
+    assert (done.returncode, says in done.stderr) == (1, True), done

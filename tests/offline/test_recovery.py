@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from practice import kit_back, kit_page, letters, paper, recovery_kit
+from practice import kit_anew, kit_back, kit_page, letters, paper, recovery_kit
 from practice.__main__ import main as practice
 from practice.server import Trouble
 from practice.unlock import MODHEX
@@ -31,6 +31,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "recovery.json").write_text(json.dumps({"parts": {part: str(tmp_path / part) for part in SECRETS}, "grace_hours": 48}))
     monkeypatch.setattr(recovery_kit, "CONFIG", tmp_path / "recovery.json")
     monkeypatch.setattr(recovery_kit, "KEPT", tmp_path / "kept.json")
+    for name in ("ANEW", "ANEW_LOCK", "BEFORE"):
+        monkeypatch.setattr(recovery_kit, name, tmp_path / name)
     monkeypatch.setattr(recovery_kit, "record", lambda what: None)
     monkeypatch.setattr(kit_back, "record", lambda what: None)
     return tmp_path
@@ -135,6 +137,75 @@ def test_another_key_makes_the_kit_void(server: Path, monkeypatch: pytest.Monkey
     with pytest.raises(Trouble, match="this is kit 1; the one that counts is kit 2"):
         confirmed(old, monkeypatch)
     assert recovery_kit.kept()["confirmed"] is None
+
+
+def test_an_older_page_that_opens_the_volume_is_an_alarm(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, from the new key until the new page is confirmed, and longer where what takes the old key out was cut off."""
+    retired: list[bool] = []
+    monkeypatch.setattr(kit_anew, "retired", lambda: retired.append(recovery_kit.is_held(recovery_kit.look(NOW)[0])))
+    old = made()
+    confirmed(old, monkeypatch)
+    recovery_kit.BEFORE.write_text((server / "A").read_text())
+    assert recovery_kit.look(NOW)[1] == {}, "control: the page that counts opens it"
+    (server / "A").write_text(recovery_kit.unpacked("A", bytes(32)))
+    said = "kit 1 is void, but keep all pages until another is confirmed, since an older one still opens the data volume"
+    assert said in recovery_kit.look(NOW)[1]["recovery-kit"]
+    with pytest.raises(Trouble, match=said):
+        confirmed(old, monkeypatch)
+    new = made()
+    assert "NOBODY has confirmed kit 2, so nobody may hold it, and an older page" in recovery_kit.look(NOW)[1]["recovery-kit"]
+    assert retired == []
+    confirmed(new, monkeypatch)
+    assert retired == [True]
+    assert "kit 2 is confirmed, and an older page still opens the data volume" in recovery_kit.look(NOW)[1]["recovery-kit"]
+    recovery_kit.BEFORE.unlink()
+    assert recovery_kit.look(NOW)[1] == {}
+
+
+@pytest.fixture
+def volume(server: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The keys that the volume opens by; the programs that `--anew` calls change them."""
+    keys = {(server / "A").read_text()}
+
+    def run(*words: str, stdin: str = "", timeout: float = 0) -> str:
+        if words[:2] == ("cryptsetup", "open") and stdin not in keys:
+            raise Trouble("no key available with this passphrase")
+        if words[:2] == ("cryptsetup", "luksAddKey"):
+            keys.add(Path(words[-1]).read_text())
+        if words[:2] == ("cryptsetup", "luksRemoveKey"):
+            keys.remove(Path(words[-1]).read_text())
+        if words[0] == kit_anew.ENROL:
+            keys.intersection_update(path.read_text() for path in (server / "A", kit_anew.BEFORE) if path.exists())
+        return ""
+
+    (server / "CRYPTTAB").write_text("data disk - luks")
+    for name in ("BEFORE", "ENROL_LOCK", "NEW", "CRYPTTAB"):
+        monkeypatch.setattr(kit_anew, name, server / name)
+    for name, stands_in in {"run": run, "disk": lambda: "disk", "record": lambda what: None}.items():
+        monkeypatch.setattr(kit_anew, name, stands_in)
+    return keys
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_page_that_was_confirmed_last_opens_the_volume(
+    cut: bool, server: Path, volume: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are replaced once more before a page was made; and after one was confirmed, what comes with that being `cut` off."""
+    first, second, third, fourth = (recovery_kit.unpacked("A", bytes([number]) * 32) for number in range(4))
+    (server / "A").write_text(first)
+    volume.clear(), volume.add(first)
+    confirmed(made(), monkeypatch)
+    kit_anew.volume(server / "A", second)
+    assert volume == {first, second}
+    kit_anew.volume(server / "A", third)
+    assert volume == {first, third}, "nobody holds a page with the second"
+    page = made()
+    if cut:
+        monkeypatch.setattr(recovery_kit, "BEFORE", server / "not there")
+    confirmed(page, monkeypatch)
+    assert volume == ({first, third} if cut else {third})
+    kit_anew.volume(server / "A", fourth)
+    assert volume == {third, fourth}
 
 
 def test_nothing_of_the_keys_is_kept(server: Path) -> None:
