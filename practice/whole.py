@@ -53,11 +53,13 @@ def carried_out(work: Work) -> None:
     if work["step"] == "beside":
         try:
             grown(work)
-        except Trouble:
-            cancelled(work)
-            raise
-        work["step"] = "switch"
-        journal.write(work)
+            work["step"] = "switch"
+            journal.write(work)
+        except (Trouble, OSError):
+            if not work.get("failed"):
+                cancelled(work)
+                raise
+            as_it_was(work)
     switched(work)
     journal.ended()
     with contextlib.suppress(Trouble):  # the watch sees when none is made
@@ -66,7 +68,7 @@ def carried_out(work: Work) -> None:
 
 def cancelled(work: Work) -> None:
     """What was begun is gone, and the live cluster is what it was. Raises Trouble when it has been replaced already."""
-    if work["step"] == "switch" and not (GROWING / MARK).exists():
+    if work.get("failed") or (work["step"] == "switch" and not (GROWING / MARK).exists()):
         raise Trouble(journal.REPLACED)
     Beside(GROWING).halt()
     if work.get("kept"):
@@ -131,8 +133,8 @@ def switched(work: Work) -> None:
     before = LIVE.with_name(f"main.before-{work['id']}")
     with no_backup():
         if (GROWING / MARK).exists():
-            if work.get("copy"):
-                with contextlib.suppress(Trouble):  # pgBackRest may be what is broken
+            if work.get("copy") or work.get("failed"):
+                with contextlib.suppress(Trouble, OSError):  # pgBackRest may be what is broken
                     repository()
                     handed_over()
             else:
@@ -162,19 +164,24 @@ def returned(work: Work, before: Path, why: Trouble) -> None:
         run("systemctl", "stop", CLUSTER, timeout=600)
     # It may have begun its history in the archive: what was there before goes on in one of its own, as on every way back.
     again = {"id": f"{work['id']}_failed", "kept": before.name, "name": None, "step": "beside", "failed": True}
-    try:
+    with contextlib.suppress(OSError):  # no room: then it goes back as it was, and what is noted leads to the same end
         journal.write(again)
-        grown(again)
-        switched(again)
-    except Trouble:  # such as a backup disk that is gone: rather a practice that works than an archive in order
-        if GROWING.exists():
-            GROWING.rename(before)
-        if before.exists():
-            run("mv", "--exchange", "--no-target-directory", str(before), str(LIVE))
-            journal.synced(LIVE.parent)
-        run("systemctl", "start", CLUSTER, timeout=600)
-    journal.ended()
+    carried_out(again)
     raise Trouble(f"what was restored did not start ({why}), so what was there before is there again; `practice restore` lists both")
+
+
+def as_it_was(work: Work) -> None:
+    """It cannot get a history of its own, such as without the backup disk: rather a practice that works than an archive in order."""
+    beside = Beside(GROWING)
+    beside.halt()
+    if not GROWING.exists():
+        LIVE.with_name(work["kept"]).rename(GROWING)
+    for name in (*FILES, "log", "recovery.signal"):
+        (GROWING / name).unlink(missing_ok=True)
+    (GROWING / MARK).touch()
+    work["step"] = "switch"
+    with contextlib.suppress(OSError):
+        journal.write(work)
 
 
 def handed_over() -> None:

@@ -176,6 +176,39 @@ def test_what_does_not_start_is_replaced_by_what_was_there(server: Server, momen
     server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
 
 
+KEY = "/etc/pgbackrest/conf.d/key.conf"
+# What stops the state that was there from getting a history of its own, and what mends it: once its cluster runs, and before.
+WITHOUT = {
+    "the repository cannot be read": (f"sed -i s/a-key/another-key/ {KEY}", f"sed -i s/another-key/a-key/ {KEY}"),
+    "pgBackRest cannot be run": ("chmod a-x /usr/bin/pgbackrest", "chmod a+x /usr/bin/pgbackrest"),
+}
+
+
+@pytest.mark.parametrize("fault", WITHOUT)
+def test_what_was_there_comes_back_also_without_the_archive(server: Server, moment: str, fault: str) -> None:
+    """It breaks when what was restored does not start: the practice works as before, and what it enters is archived once that is mended."""
+    breaks, mends = WITHOUT[fault]
+    server.out("cat >/run/no-start", breaks)
+    done = server.practice("restore", "--to", moment, "--yes")
+    server.out(mends)
+    assert done.returncode == 1 and "did not start" in done.stdout, done.stdout + done.stderr
+    assert notes(server) == "first mistake" and server.said("restore")["unfinished"] is None
+    assert server.practice("drill").returncode == 0, "what is entered now cannot be restored"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+def test_a_power_cut_on_the_way_back_from_what_does_not_start(server: Server, moment: str) -> None:
+    """It is gone on with to what was there, and cannot be taken back: what does not start had replaced it."""
+    server.out("touch /run/no-start")
+    cut(server, moment, "before the end")
+    assert server.practice("restore", "--cancel").returncode == 1, "what does not start was left in its place"
+    server.out("/usr/local/bin/practice restore --resume --yes")
+    assert notes(server) == "first mistake" and server.said("restore")["unfinished"] is None
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
 def test_one_database_goes_back_and_returns(server: Server, moment: str) -> None:
     """The others stay as they are; the present one is kept; how it is owned, sorted and closed is as before."""
     server.sql("CREATE TABLE now AS SELECT 1", "other")

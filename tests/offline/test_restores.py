@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from practice import beside, clusters, drilled, timeline
+from practice import beside, clusters, drilled, journal, timeline, whole
 from practice.server import Trouble
 from tests.offline.test_practice import DRILL, NOW
 
@@ -50,6 +51,51 @@ def test_a_restore_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: p
     with pytest.raises(Trouble, match=r"needs \d+ MiB on the data volume, and \d+ MiB are free. Nothing was begun"):
         beside.Beside(tmp_path / "scratch").restore(timeline.Origin("a", 1, ()))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data directory that runs, and one beside it that does not, whole and marked; what was restored is to be replaced by that."""
+
+    def run(*words: str, **_: float) -> None:
+        if words[0] == "mv":  # --exchange
+            (tmp_path / "main").rename(tmp_path / "other")
+            Path(words[-2]).rename(tmp_path / "main")
+            (tmp_path / "other").rename(words[-2])
+        elif words[:2] == ("systemctl", "start") and not (tmp_path / "main/runs").exists():
+            raise Trouble("it does not run")
+
+    for name in ("main", "main.restoring", "backups"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "main/runs").touch()
+    (tmp_path / "main.restoring" / whole.MARK).touch()
+    for name, value in (("LIVE", tmp_path / "main"), ("GROWING", tmp_path / "main.restoring"), ("BACKUPS", tmp_path / "backups")):
+        monkeypatch.setattr(whole, name, value)
+    monkeypatch.setattr(whole, "run", run)
+    monkeypatch.setattr(whole, "sql", lambda _: None)
+    monkeypatch.setattr(whole, "repository", dict)
+    monkeypatch.setattr(whole, "handed_over", lambda: None)
+    monkeypatch.setattr(journal, "JOURNAL", tmp_path / "restore.json")
+    return tmp_path / "main"
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_what_was_there_comes_back_where_there_is_no_room(noted: bool, live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for its settings, nor for a note of it: it is the live one again, with nothing in it that keeps it from starting."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    work = {"id": "1", "to": "2026-11-22 14:05:00", "name": None, "step": "switch"}
+    journal.write(work)
+    (live / "recovery.signal").touch()
+    monkeypatch.setattr(beside.Beside, "configure", full)
+    if not noted:
+        monkeypatch.setattr(journal.notes, "write", full)
+    with pytest.raises(Trouble, match="so what was there before is there again"):
+        whole.carried_out(work)
+    assert [path.name for path in live.iterdir()] == ["runs"] and whole.kept() == ["main.before-1_failed"]
+    assert journal.begun() is None and not whole.GROWING.exists()
 
 
 @pytest.mark.parametrize(("kept", "kind"), [((1, "full"), "incr"), ((2, "incr"), "full"), (None, "full")])
