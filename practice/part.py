@@ -55,6 +55,12 @@ def growing(work: Work) -> str:
     return f"{work['name']}_restoring"
 
 
+def free(work: Work) -> None:
+    """Raises Trouble where a database has that name already: no restore is unfinished, so none of ours grows there."""
+    if growing(work) in sql(DATABASES):
+        raise Trouble(f"there is a database {growing(work)}, which this restore has not made: rename it, or drop it; nothing was begun")
+
+
 def switched(work: Work) -> bool:
     """Whether what was restored has its name already: whole as it was before that step, it is under no other. Raises Trouble."""
     return work["step"] == "switch" and growing(work) not in sql(DATABASES)

@@ -108,6 +108,8 @@ def done(arguments: argparse.Namespace) -> str:
         return f"The table as it was then is in the schema {side}; the live one was not touched."
     aim = {"to": arguments.to, "label": arguments.backup, "copy": arguments.copy}
     work = {"id": now, **aim, "name": arguments.database, "step": "beside"}
+    if work["name"]:
+        part.free(work)
     agreed(f"{overwritten(work)} will be replaced by what it was {goal(work)}.\n{keeping(work)}", WORD, arguments.yes)
     return begun(work)
 

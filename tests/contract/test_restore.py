@@ -229,6 +229,20 @@ def test_one_database_goes_back_and_returns(server: Server, moment: str) -> None
     assert server.said("restore")["unfinished"] is None
 
 
+def test_a_database_that_somebody_has_made_is_not_dropped(server: Server, moment: str) -> None:
+    """Not even one that is called as what grows: it is named and stays, whatever becomes of the restore; once it is gone, that works."""
+    server.sql("CREATE DATABASE practice_restoring TEMPLATE template0")
+    server.sql("CREATE TABLE own AS SELECT 1", "practice_restoring")
+    words = ("restore", "--to", moment, *ONE, "--yes")
+    refused = server.practice(*words)
+    assert refused.returncode == 1 and "there is a database practice_restoring" in refused.stdout, refused
+    assert server.sql("SELECT count(*) FROM own", "practice_restoring") == "1" and server.said("restore")["unfinished"] is None
+    server.sql("DROP DATABASE practice_restoring")
+    assert server.practice(*words).returncode == 0 and notes(server) == "first"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
 @pytest.mark.longer("where", ("before the exchange", "after the exchange"), ("while it is filled", "before it is known to be filled"))
 def test_a_power_cut_while_one_database_goes_back_is_gone_on_from(server: Server, moment: str, where: str) -> None:
     """After the boot it is what it was or what it was to be; it is gone on with to the end, and what was there is kept once."""
