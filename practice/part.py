@@ -10,7 +10,7 @@ from practice import journal
 from practice.beside import Beside
 from practice.drill import restored
 from practice.journal import REPLACED, Work
-from practice.server import BIN, PSQL, Trouble, as_postgres, sql
+from practice.server import BIN, DATA, PSQL, Trouble, as_postgres, spare, sql
 
 LONGEST_NAME = 63
 KEPT = re.compile(r"(?P<name>.+)_before_\d{8}_\d{6}")
@@ -72,6 +72,7 @@ def filled(work: Work, new: str) -> None:
     with restored(work.get("to"), work.get("label")) as scratch:
         if name not in scratch.beside.databases():
             raise Trouble(f"there was no database {name} then")
+        room(scratch.beside, name, "pg_database_size(current_database())")
         names = {"name": literal(name), "new": literal(identifier(new))}
         live(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
         live(json.loads(scratch.beside.query("postgres", SHAPE.format(**names))))
@@ -131,10 +132,16 @@ def table(where: str, to: str | None, label: str | None, id: str) -> str:
         kind, _, owner = found.partition("|")
         if kind != "r":
             raise Trouble(f"{parts[1]}.{parts[2]} is no plain table; name each of its partitions, or restore the whole database")
+        room(scratch.beside, name, f"pg_table_size({literal(schema)})")
         # Renamed where nobody sees it, so that the live table's name occurs in nothing that is carried over.
         scratch.beside.query(name, f"CREATE SCHEMA {side} AUTHORIZATION {owner}; ALTER TABLE {schema} SET SCHEMA {side}")
         poured(scratch.beside, name, name, f"--schema={side}", "--section=pre-data", "--section=data")
     return side
+
+
+def room(beside: Beside, name: str, measured: str) -> None:
+    """Raises Trouble where the rows have no room in the live cluster, which writes each of them twice: the changes are kept as well."""
+    spare(DATA.parent, 2 * int(beside.query(name, f"SELECT {measured}")))
 
 
 def poured(beside: Beside, name: str, into: str, *what: str) -> None:
