@@ -26,6 +26,11 @@ GRANTS = """
 SELECT coalesce(json_agg(format('GRANT %s ON DATABASE %s TO %s', privilege_type, {new}, grantee::regrole)), '[]')
   FROM pg_database, aclexplode(datacl) WHERE datname = {name} AND grantee <> 0
 """
+# A partition, or a child, would be attached to the live parent, which then had its rows.
+ALONE = """
+SELECT format(CASE WHEN relispartition THEN 'ALTER TABLE %1$s DETACH PARTITION %2$s' ELSE 'ALTER TABLE %2$s NO INHERIT %1$s' END,
+  inhparent::regclass, inhrelid::regclass) FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhrelid = to_regclass({table}) \\gexec
+"""
 DATABASES = "SELECT json_agg(datname ORDER BY datname) FROM pg_database"
 
 
@@ -134,7 +139,8 @@ def table(where: str, to: str | None, label: str | None, id: str) -> str:
             raise Trouble(f"{parts[1]}.{parts[2]} is no plain table; name each of its partitions, or restore the whole database")
         room(scratch.beside, name, f"pg_table_size({literal(schema)})")
         # Renamed where nobody sees it, so that the live table's name occurs in nothing that is carried over.
-        scratch.beside.query(name, f"CREATE SCHEMA {side} AUTHORIZATION {owner}; ALTER TABLE {schema} SET SCHEMA {side}")
+        alone = ALONE.format(table=literal(schema))
+        scratch.beside.query(name, f"{alone}CREATE SCHEMA {side} AUTHORIZATION {owner}; ALTER TABLE {schema} SET SCHEMA {side}")
         poured(scratch.beside, name, name, f"--schema={side}", "--section=pre-data", "--section=data")
     return side
 

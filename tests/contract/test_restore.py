@@ -296,6 +296,29 @@ def test_one_table_comes_back_beside_the_live_one(server: Server, moment: str) -
     assert "there was no table" in server.practice("restore", "--to", moment, "--table", "practice.public.nothing").stdout
 
 
+PARTED = """
+CREATE TABLE months (at date) PARTITION BY RANGE (at);
+CREATE TABLE may PARTITION OF months FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
+CREATE TABLE june PARTITION OF months FOR VALUES FROM ('2026-06-01') TO ('2026-07-01');
+CREATE TABLE old (at date); CREATE TABLE paid (sum int); CREATE TABLE older () INHERITS (old, paid);
+INSERT INTO months VALUES ('2026-05-05'), ('2026-06-06'); INSERT INTO older VALUES ('1999-09-09', 9)
+"""
+
+
+def test_a_part_of_a_table_comes_back_without_it(server: Server, moment: str) -> None:
+    """A partition that is there still, one that is gone, and a child of two: each alone, and no row of it in the live parent."""
+    server.sql(PARTED, "practice")
+    then = server.moment()
+    server.sql("DROP TABLE june", "practice")
+    for table in ("may", "june", "older"):
+        said = server.out(f"/usr/local/bin/practice restore --to '{then}' --table practice.public.{table}")
+        (side,) = (word for word in said.replace(";", " ").split() if word.startswith("restored_"))
+        assert server.sql(f"SELECT count(*) FROM {side}.{table}", "practice") == "1"
+        assert server.sql("SELECT (SELECT count(*) FROM months), (SELECT count(*) FROM old)", "practice") == "1|1", table
+        server.sql(f"DROP SCHEMA {side} CASCADE", "practice")
+    server.sql("DROP TABLE months, old, paid CASCADE", "practice")
+
+
 def test_a_way_that_does_not_exist_is_said_before_anything_begins(server: Server, moment: str) -> None:
     """Neither the future, nor a time before all backups, nor a backup that is not there."""
     for words, said in (
