@@ -11,9 +11,10 @@ from pathlib import Path
 
 from practice.clusters import PgBackRest
 from practice.server import BIN, PSQL, Trouble, as_postgres, spare, sql
-from practice.timeline import Origin
+from practice.timeline import NEWEST, Origin
 
 READY = "database system is ready to accept connections"
+TOO_FAR = "recovery ended before configured recovery target was reached"
 LAST_COMMIT = "last completed transaction was at log time"
 # As the system's, and so as the live cluster's: the same moment is then written in the same way.
 ZONE = os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2] or "UTC"
@@ -73,6 +74,9 @@ class Beside:
         # Its own word: a query could be refused for ever where the restored data are not whole.
         while READY not in self.log():
             if not self.alive():
+                if TOO_FAR in self.log():
+                    end = self.reached() or "the backup"
+                    raise Trouble(f"what is archived ends before that moment, with {end}; `--to {NEWEST}` goes there")
                 said = [line for line in self.log().splitlines() if "FATAL" in line or "PANIC" in line]
                 raise Trouble(f"the restored cluster does not start: {said[-1] if said else 'its log says nothing'}")
             time.sleep(0.2)

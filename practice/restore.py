@@ -17,7 +17,7 @@ from practice.clusters import BaseBackup
 from practice.engine import Missing
 from practice.health import clock
 from practice.server import Trouble, is_root, repository
-from practice.timeline import origin, parsed
+from practice.timeline import NEWEST, origin, parsed
 
 WORD = "restore"
 
@@ -26,7 +26,8 @@ def register(commands: Any) -> argparse.ArgumentParser:
     """`practice restore [--to TIME | --backup LABEL] [--database NAME | --table D.S.T | --document PATH]`, or one of the other words."""
     parser = commands.add_parser("restore", help="go back to a moment, or return from there", description=__doc__)
     goal = parser.add_mutually_exclusive_group()
-    goal.add_argument("--to", "--at", metavar="TIME", help='a moment, such as "2026-11-22 14:05:00"; in the practice\'s time zone')
+    moment = f'a moment, such as "2026-11-22 14:05:00", in the practice\'s time zone; or {NEWEST}: the end of what is archived'
+    goal.add_argument("--to", "--at", metavar="TIME", help=moment)
     goal.add_argument("--backup", metavar="LABEL", help="exactly what a backup holds")
     goal.add_argument("--copy", metavar="NAME", help="what a copy of `practice fallback` holds; for when pgBackRest cannot be used")
     goal.add_argument("--back", metavar="KEPT", nargs="?", const="", help="return to what was there before; without a name, to the newest")
@@ -116,7 +117,7 @@ def done(arguments: argparse.Namespace) -> str:
 
 def possible(arguments: argparse.Namespace) -> None:
     """Raises Trouble when there is no way to that moment or backup; before anything is asked or begun."""
-    if arguments.to and parsed(arguments.to).timestamp() > time.time():
+    if arguments.to not in (None, NEWEST) and parsed(arguments.to).timestamp() > time.time():
         raise Trouble(f"{arguments.to} has not come yet")
     if arguments.copy:
         BaseBackup().chain(arguments.copy)
@@ -187,6 +188,8 @@ def overwritten(work: journal.Work) -> str:
 
 def goal(work: journal.Work) -> str:
     """Where it goes."""
+    if work.get("to") == NEWEST:
+        return "at the end of what is archived"
     return f"at {work['to']}" if work.get("to") else f"in {work.get('label') or work.get('copy') or work.get('kept')}"
 
 
@@ -231,7 +234,8 @@ def show(as_json: bool) -> None:
     if not taken and not copies:
         raise Trouble("there is no backup")
     if taken:
-        print(f"Any moment since {clock(taken[0]['timestamp']['stop'])}:  practice restore --to TIME\nA backup:")
+        print(f"Any moment since {clock(taken[0]['timestamp']['stop'])}:  practice restore --to TIME")
+        print(f"The end of what is archived:  practice restore --to {NEWEST}\nA backup:")
         print("\n".join(f"  {clock(backup['timestamp']['stop'])}  practice restore --backup {backup['label']}" for backup in taken))
     else:
         print(lost or "There is no backup.")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from roles.backup import CLUSTER
 from tests.practiceserver import Server, practice_server
 
 NOTES = "SELECT string_agg(note, ' ' ORDER BY id) FROM visits"
@@ -284,6 +285,20 @@ def test_a_database_that_is_gone_comes_back(server: Server, moment: str) -> None
     said = server.out("/usr/local/bin/practice restore --resume --yes")
     assert "none is kept" in said and "--back" not in said, said
     assert notes(server) == "first" and server.said("restore")["kept"] == []
+
+
+def test_a_database_that_is_broken_comes_back_up_to_its_end(server: Server, moment: str) -> None:
+    """It does not start and hands nothing over any more: a moment after what is archived is refused, with the way to the end of that."""
+    server.moment()
+    control = f"{CLUSTER}/global/pg_control"
+    server.out(f"systemctl stop postgresql@17-main.service; mv {control} /root/control; systemctl start postgresql@17-main.service || true")
+    done = server.practice("restore", "--to", server.out("date '+%F %T.%6N'"), "--yes")
+    assert done.returncode == 1 and "what is archived ends before that moment, with 20" in done.stdout, done.stdout + done.stderr
+    said = server.out("/usr/local/bin/practice restore --to newest --yes")
+    assert "at the end of what is archived" in said and notes(server) == "first mistake", said
+    assert server.practice("drill").returncode == 0, "the history that was begun cannot be restored"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
 
 
 def test_one_table_comes_back_beside_the_live_one(server: Server, moment: str) -> None:

@@ -34,6 +34,13 @@ def test_a_restore_refuses_a_moment_it_cannot_read() -> None:
     assert [timeline.newest(found, moment, 1, {})["label"] for moment in (150, 999)] == ["a", "b"]
 
 
+def test_the_newest_is_a_moment_that_nobody_has_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no target that could lie behind the end; a moment has."""
+    monkeypatch.setattr(timeline, "repository", lambda: {"backup": [backup("a", 100, 1, "0/100")]})
+    assert timeline.origin("newest").options == ("--type=default", "--target-timeline=1")
+    assert timeline.origin("2026-11-22 14:05:00").options[0] == "--type=time"
+
+
 def test_a_restore_starts_in_the_history_that_was_the_practices() -> None:
     """What was backed up in a history after it was left leads nowhere: the newest of all is the wrong one."""
     said = "1\t0/150\tbefore 2026-11-22 14:05:00\n\n2\t0/300\tno recovery target specified\n"
