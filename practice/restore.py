@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from practice import journal, part, whole
+from practice import journal, notes, part, whole
 from practice.clusters import BaseBackup
 from practice.engine import Missing
 from practice.health import clock
@@ -105,8 +105,7 @@ def done(arguments: argparse.Namespace) -> str:
     possible(arguments)
     now = time.strftime("%Y%m%d_%H%M%S")
     if arguments.table:
-        side = part.table(arguments.table, arguments.to, arguments.backup, now)
-        return f"The table as it was then is in the schema {side}; the live one was not touched."
+        return journal.apart(lambda: table(arguments, now))
     aim = {"to": arguments.to, "label": arguments.backup, "copy": arguments.copy}
     work = {"id": now, **aim, "name": arguments.database, "step": "beside"}
     if work["name"]:
@@ -125,8 +124,19 @@ def possible(arguments: argparse.Namespace) -> None:
         origin(arguments.to, arguments.backup)
 
 
+def table(arguments: argparse.Namespace, now: str) -> str:
+    """Bring one back beside the live one. Raises Trouble."""
+    side = part.table(arguments.table, arguments.to, arguments.backup, now)
+    return f"The table as it was then is in the schema {side}; the live one was not touched."
+
+
 def begun(work: journal.Work) -> str:
-    """Carry it out, so that it can be resumed. Raises Trouble."""
+    """Carry it out, so that it can be resumed; whether or not the terminal is lost. Raises Trouble."""
+    return journal.apart(lambda: carried_out(work))
+
+
+def carried_out(work: journal.Work) -> str:
+    """To the end; what came of it. Raises Trouble."""
     journal.write(work)
     if work["name"]:
         part.database(work)
@@ -229,7 +239,9 @@ def show(as_json: bool) -> None:
         backups, copied = [backup["label"] for backup in taken], [copy.id for copy in copies]
         print(json.dumps({"backups": backups, "copies": copied, "kept": states, "unfinished": work}, indent=1))
         return
-    if work:
+    if work and notes.held(journal.LOCK):
+        print(f"GOING ON: {journal.describe(work)}. What comes of it: journalctl -t practice\n")
+    elif work:
         print(f"INTERRUPTED: {journal.describe(work)}. Go on: practice restore --resume. Take it back: practice restore --cancel\n")
     if not taken and not copies:
         raise Trouble("there is no backup")

@@ -79,6 +79,8 @@ def cancelled(work: Work) -> None:
     else:
         Beside(GROWING).remove()
     journal.ended()
+    if work["step"] == "switch":  # it may have been stopped for that
+        run("systemctl", "start", CLUSTER, timeout=600)
 
 
 def grown(work: Work) -> None:
@@ -139,12 +141,7 @@ def switched(work: Work) -> None:
                     handed_over()
             else:
                 handed_over()
-            run("systemctl", "stop", CLUSTER, timeout=600)
-            if (LIVE / "postmaster.pid").exists() and Beside(LIVE).alive():
-                raise Trouble(f"the database does not stop: systemctl status {CLUSTER}. Nothing was replaced")
-            # One step: at no moment is there no cluster in its place, where the next deploy would make an empty one.
-            run("mv", "--exchange", "--no-target-directory", str(GROWING), str(LIVE))
-            journal.synced(LIVE.parent)
+            exchanged()
         if GROWING.exists():
             GROWING.rename(before)
             journal.synced(LIVE.parent)
@@ -156,6 +153,21 @@ def switched(work: Work) -> None:
         if work.get("failed") or not before.exists():
             raise
         returned(work, before, trouble)
+
+
+def exchanged() -> None:
+    """The live cluster is stopped, and what was restored is in its place; or the live one goes on. Raises Trouble."""
+    try:
+        run("systemctl", "stop", CLUSTER, timeout=600)
+        if (LIVE / "postmaster.pid").exists() and Beside(LIVE).alive():
+            raise Trouble(f"the database does not stop: systemctl status {CLUSTER}. Nothing was replaced")
+        # One step: at no moment is there no cluster in its place, where the next deploy would make an empty one.
+        run("mv", "--exchange", "--no-target-directory", str(GROWING), str(LIVE))
+    except Trouble:
+        with contextlib.suppress(Trouble):
+            run("systemctl", "start", CLUSTER, timeout=600)
+        raise
+    journal.synced(LIVE.parent)
 
 
 def returned(work: Work, before: Path, why: Trouble) -> None:

@@ -166,6 +166,51 @@ def test_a_power_cut_can_be_taken_back(server: Server, moment: str) -> None:
     server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
 
 
+def test_a_database_that_was_stopped_in_vain_is_started(server: Server, moment: str) -> None:
+    """What was restored cannot take its place: the live one goes on at once, and after --cancel, whatever stopped it; or on to the end."""
+    server.out("cp /usr/bin/mv /root/mv; printf '#!/bin/sh\\nexit 1\\n' >/usr/bin/mv")
+    done = server.practice("restore", "--to", moment, "--yes")
+    assert done.returncode == 1 and notes(server) == "first mistake", done
+    server.out("systemctl stop postgresql@17-main.service; /usr/local/bin/practice restore --cancel")
+    assert notes(server) == "first mistake" and server.out("ls /var/lib/postgresql/17") == "main"
+    assert server.practice("restore", "--to", moment, "--yes").returncode == 1
+    server.out("cp /root/mv /usr/bin/mv; /usr/local/bin/practice restore --resume --yes")
+    assert notes(server) == "first"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+# A terminal is lost when all is restored; a backup holds it up.
+HUNG_UP = """
+import fcntl, os, signal, subprocess, sys, time
+from pathlib import Path
+held = os.open("/var/lib/cabinet/pgbackrest", os.O_RDONLY)
+fcntl.flock(held, fcntl.LOCK_EX)
+def practice(*words):
+    return subprocess.run(["/usr/local/bin/practice", "restore", *words], capture_output=True, text=True, timeout=20).stdout
+begun = subprocess.Popen(["/usr/local/bin/practice", "restore", "--to", "{moment}", "--yes"], start_new_session=True)
+while not Path("/var/lib/postgresql/17/main.restoring/cabinet-restored").exists():
+    assert begun.poll() is None
+    time.sleep(0.05)
+os.killpg(begun.pid, signal.SIGHUP)
+assert begun.wait() == -signal.SIGHUP
+print(practice(), practice("--resume", "--yes"))
+os.close(held)
+end = time.monotonic() + 60
+while Path("/var/lib/cabinet/restore.json").exists() and time.monotonic() < end:
+    time.sleep(0.1)
+"""
+
+
+def test_a_restore_goes_on_without_its_terminal(server: Server, moment: str) -> None:
+    """Its connection ends: it comes to its end by itself, and until then it is said that it goes on."""
+    said = server.out("python3 -I -", HUNG_UP.format(moment=moment))
+    assert notes(server) == "first" and server.said("restore")["unfinished"] is None
+    assert "GOING ON: everything" in said and "INTERRUPTED" not in said and "another restore is going on" in said, said
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
 def test_what_does_not_start_is_replaced_by_what_was_there(server: Server, moment: str) -> None:
     """The practice works as before, in a history that can be restored."""
     server.out("touch /run/no-start")

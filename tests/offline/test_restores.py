@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime
 import errno
+import functools
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from practice import beside, clusters, drilled, journal, timeline, whole
-from practice.server import Trouble
+from practice.server import Trouble, spare
 from tests.offline.test_practice import DRILL, NOW
 
 
@@ -84,6 +86,22 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(whole, "handed_over", lambda: None)
     monkeypatch.setattr(journal, "JOURNAL", tmp_path / "restore.json")
     return tmp_path / "main"
+
+
+def test_what_goes_on_by_itself_answers_all_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In another session, which no terminal's end reaches; its word, its trouble and its end arrive; whoever waits is told now and then."""
+
+    def patient() -> str:
+        time.sleep(0.3)
+        return str(os.getsid(0))
+
+    monkeypatch.setattr(journal, "SILENT_SECONDS", 0.1)
+    assert int(journal.apart(patient)) not in (os.getsid(0), os.getpid())
+    assert journal.GOES_ON in capsys.readouterr().err
+    with pytest.raises(Trouble, match="are free"):
+        journal.apart(functools.partial(spare, Path("/"), 1 << 60))
+    with pytest.raises(SystemExit, match="9"):
+        journal.apart(lambda: os.kill(os.getpid(), 9))
 
 
 @pytest.mark.parametrize("noted", [True, False])
