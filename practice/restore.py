@@ -89,6 +89,7 @@ def one_document(arguments: argparse.Namespace) -> int:
 
 def done(arguments: argparse.Namespace) -> str:
     """Do what was asked for; what came of it. Raises Trouble."""
+    whole.swept()
     work = journal.begun()
     if arguments.resume or arguments.cancel:
         if work is None:

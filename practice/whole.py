@@ -230,4 +230,13 @@ def discarded(name: str) -> None:
     """A state that was kept is gone for ever. Raises Trouble when there is none of that name."""
     if name not in kept():
         raise Trouble(f"nothing is kept as {name}; `practice restore` lists what is")
-    shutil.rmtree(LIVE.with_name(name))
+    # Half of one must not be there to return to.
+    LIVE.with_name(name).rename(LIVE.with_name(f"discarded.{name}"))
+    journal.synced(LIVE.parent)
+    swept()
+
+
+def swept() -> None:
+    """What was discarded takes no room any more, also where that was cut off."""
+    for path in LIVE.parent.glob("discarded.*"):
+        shutil.rmtree(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import errno
 import functools
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from practice import beside, clusters, drilled, journal, timeline, whole
+from practice import beside, clusters, drilled, journal, restore, timeline, whole
 from practice.server import Trouble, spare
 from tests.offline.test_practice import DRILL, NOW
 
@@ -121,6 +122,24 @@ def test_what_was_there_comes_back_where_there_is_no_room(noted: bool, live: Pat
         whole.carried_out(work)
     assert [path.name for path in live.iterdir()] == ["runs"] and whole.kept() == ["main.before-1_failed"]
     assert journal.begun() is None and not whole.GROWING.exists()
+
+
+def test_half_of_what_was_discarded_is_never_returned_to(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power goes while it is removed: nothing is kept any more, and whoever restores next removes the rest."""
+
+    def cut(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    left = live.with_name("main.before-1")
+    (left / "base").mkdir(parents=True)
+    with monkeypatch.context() as power:
+        power.setattr(whole.shutil, "rmtree", cut)
+        with pytest.raises(KeyboardInterrupt):
+            whole.discarded(left.name)
+    assert whole.kept() == [] and [path.name for path in live.parent.glob("*before*")] == ["discarded.main.before-1"]
+    with pytest.raises(Trouble, match="no restore was interrupted"):
+        restore.done(argparse.Namespace(resume=True, cancel=False, yes=True))
+    assert list(live.parent.glob("*before*")) == []
 
 
 @pytest.mark.parametrize(("kept", "kind"), [((1, "full"), "incr"), ((2, "incr"), "full"), (None, "full")])
