@@ -38,6 +38,11 @@ logging_collector = off
 PASSING = "archive_mode = off\nfsync = off\n"
 # What becomes the live cluster keeps its own history for the archive, and hands it over once it runs as the live one.
 LASTING = "archive_mode = on\narchive_command = ''\n"
+# Recovery empties them, and no backup has their rows.
+UNLOGGED = """
+SELECT coalesce(json_agg(format('%s.%s.%s', current_database(), relnamespace::regnamespace, relname) ORDER BY oid), '[]')
+  FROM pg_class WHERE relkind = 'r' AND relpersistence = 'u'
+"""
 FILES = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf")
 
 
@@ -107,6 +112,10 @@ class Beside:
     def databases(self) -> list[str]:
         """Those that can be connected to, by name."""
         return json.loads(self.query("postgres", "SELECT json_agg(datname ORDER BY datname) FROM pg_database WHERE datallowconn"))
+
+    def unlogged(self, *databases: str) -> list[str]:
+        """The tables in them that are empty now, whatever they held. Raises Trouble."""
+        return [table for name in databases for table in json.loads(self.query(name, UNLOGGED))]
 
     def stop(self) -> None:
         """In good order: all is on the disk afterwards. Raises Trouble."""

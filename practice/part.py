@@ -78,6 +78,7 @@ def filled(work: Work, new: str) -> None:
         if name not in scratch.beside.databases():
             raise Trouble(f"there was no database {name} then")
         room(scratch.beside, name, "pg_database_size(current_database())")
+        work["unlogged"] = scratch.beside.unlogged(name)
         names = {"name": literal(name), "new": literal(identifier(new))}
         live(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
         live(json.loads(scratch.beside.query("postgres", SHAPE.format(**names))))
@@ -130,13 +131,15 @@ def table(where: str, to: str | None, label: str | None, id: str) -> str:
     with restored(to, label) as scratch:
         if name not in scratch.beside.databases():
             raise Trouble(f"there was no database {name} then")
-        kind_of = f"SELECT relkind, relowner::regrole FROM pg_class WHERE oid = to_regclass({literal(schema)})"
+        kind_of = f"SELECT relkind, relpersistence, relowner::regrole FROM pg_class WHERE oid = to_regclass({literal(schema)})"
         found = scratch.beside.query(name, kind_of).strip()
         if not found:
             raise Trouble(f"there was no table {parts[1]}.{parts[2]} in {name} then")
-        kind, _, owner = found.partition("|")
+        kind, lasting, owner = found.split("|", 2)
         if kind != "r":
             raise Trouble(f"{parts[1]}.{parts[2]} is no plain table; name each of its partitions, or restore the whole database")
+        if lasting == "u":
+            raise Trouble(f"{parts[1]}.{parts[2]} is unlogged: no backup has its rows")
         room(scratch.beside, name, f"pg_table_size({literal(schema)})")
         # Renamed where nobody sees it, so that the live table's name occurs in nothing that is carried over.
         alone = ALONE.format(table=literal(schema))

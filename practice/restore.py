@@ -143,9 +143,10 @@ def carried_out(work: journal.Work) -> str:
         part.database(work)
         before = part.aside(work)
         way = f"To return: practice restore --back {before}" if before in part.kept() else "There was none by that name, so none is kept."
-        return f"{overwritten(work)} is what it was {goal(work)}. {way}"
-    whole.carried_out(work)
-    return f"{overwritten(work)} is what it was {goal(work)}. To return: practice restore --back main.before-{work['id']}"
+    else:
+        whole.carried_out(work)
+        way = f"To return: practice restore --back main.before-{work['id']}"
+    return f"{overwritten(work)} is what it was {goal(work)}{but(work)}. {way}"
 
 
 def resumed(work: journal.Work, yes: bool) -> str:
@@ -195,6 +196,11 @@ def newest_kept() -> str:
 def overwritten(work: journal.Work) -> str:
     """What it is about."""
     return f"The database {work['name']}" if work["name"] else "Everything in the database"
+
+
+def but(work: journal.Work) -> str:
+    """What did not come back."""
+    return f", except these unlogged tables, which are empty: {', '.join(work['unlogged'])}" if work.get("unlogged") else ""
 
 
 def goal(work: journal.Work) -> str:

@@ -107,6 +107,7 @@ def grown(work: Work) -> None:
         beside.restore(origin(work.get("to"), work.get("label")))
     beside.start()
     work["reached"] = beside.reached()
+    work["unlogged"] = beside.unlogged(*beside.databases())
     new_history(beside, histories_here() if work.get("copy") else followed(repository(), time.time())[0])
     same_passwords(beside)
     beside.stop()

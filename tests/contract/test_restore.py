@@ -356,6 +356,21 @@ def test_one_table_comes_back_beside_the_live_one(server: Server, moment: str) -
     assert "there was no table" in server.practice("restore", "--to", moment, "--table", "practice.public.nothing").stdout
 
 
+def test_a_table_that_no_backup_holds_is_named(server: Server, moment: str) -> None:
+    """Unlogged: it comes back empty, which is said of a database and of everything; alone it does not come back."""
+    server.sql("CREATE UNLOGGED TABLE queue AS SELECT 1", "practice")
+    then = server.moment()
+    refused = server.practice("restore", "--to", then, "--table", "practice.public.queue")
+    assert refused.returncode == 1 and "queue is unlogged" in refused.stdout, refused
+    for what in ("--database practice", ""):
+        said = server.out(f"/usr/local/bin/practice restore --to '{then}' --yes {what}")
+        assert "except these unlogged tables, which are empty: practice.public.queue. To return" in said, said
+        assert server.sql("SELECT count(*) FROM queue", "practice") == "0" and notes(server) == "first mistake"
+    for kept in server.said("restore")["kept"]:
+        server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+    server.sql("DROP TABLE queue", "practice")
+
+
 PARTED = """
 CREATE TABLE months (at date) PARTITION BY RANGE (at);
 CREATE TABLE may PARTITION OF months FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
