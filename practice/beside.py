@@ -11,9 +11,10 @@ from pathlib import Path
 
 from practice.clusters import PgBackRest
 from practice.server import BIN, PSQL, Trouble, as_postgres, spare, sql
-from practice.timeline import Origin
+from practice.timeline import NEWEST, Origin
 
 READY = "database system is ready to accept connections"
+TOO_FAR = "recovery ended before configured recovery target was reached"
 LAST_COMMIT = "last completed transaction was at log time"
 # As the system's, and so as the live cluster's: the same moment is then written in the same way.
 ZONE = os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2] or "UTC"
@@ -37,6 +38,11 @@ logging_collector = off
 PASSING = "archive_mode = off\nfsync = off\n"
 # What becomes the live cluster keeps its own history for the archive, and hands it over once it runs as the live one.
 LASTING = "archive_mode = on\narchive_command = ''\n"
+# Recovery empties them, and no backup has their rows.
+UNLOGGED = """
+SELECT coalesce(json_agg(format('%s.%s.%s', current_database(), relnamespace::regnamespace, relname) ORDER BY oid), '[]')
+  FROM pg_class WHERE relkind = 'r' AND relpersistence = 'u'
+"""
 FILES = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf")
 
 
@@ -73,6 +79,9 @@ class Beside:
         # Its own word: a query could be refused for ever where the restored data are not whole.
         while READY not in self.log():
             if not self.alive():
+                if TOO_FAR in self.log():
+                    end = self.reached() or "the backup"
+                    raise Trouble(f"what is archived ends before that moment, with {end}; `--to {NEWEST}` goes there")
                 said = [line for line in self.log().splitlines() if "FATAL" in line or "PANIC" in line]
                 raise Trouble(f"the restored cluster does not start: {said[-1] if said else 'its log says nothing'}")
             time.sleep(0.2)
@@ -103,6 +112,10 @@ class Beside:
     def databases(self) -> list[str]:
         """Those that can be connected to, by name."""
         return json.loads(self.query("postgres", "SELECT json_agg(datname ORDER BY datname) FROM pg_database WHERE datallowconn"))
+
+    def unlogged(self, *databases: str) -> list[str]:
+        """The tables in them that are empty now, whatever they held. Raises Trouble."""
+        return [table for name in databases for table in json.loads(self.query(name, UNLOGGED))]
 
     def stop(self) -> None:
         """In good order: all is on the disk afterwards. Raises Trouble."""

@@ -1,4 +1,7 @@
-"""What a restore has begun and not ended: one small file on the encrypted volume, so that a power cut in the middle is no riddle."""
+"""What a restore has begun and not ended: one small file on the encrypted volume, so that a power cut in the middle is no riddle.
+
+It runs in a session of its own, so that a connection that ends does not end it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,14 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import select
+import signal
+import sys
+import syslog
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from practice import notes
 from practice.alarm import VOLATILE
@@ -16,6 +24,10 @@ from practice.offsite import REBUILD
 from practice.server import Trouble
 
 JOURNAL = Path("/var/lib/cabinet/restore.json")
+LOCK = VOLATILE / "restore.lock"
+# sshd ends a shell in which nothing was said for ten minutes.
+SILENT_SECONDS = 240
+GOES_ON = "It goes on, also when this connection ends. What comes of it: sudo journalctl -t practice"
 
 UNFINISHED = "This server is not rebuilt to its end, and nothing is sent outside. Go on: sudo practice rebuild --from {}"
 REPLACED = "what was restored has taken its place already; `practice restore --resume` ends it, and `--back` returns"
@@ -56,7 +68,7 @@ def synced(directory: Path) -> None:
 def alone() -> Iterator[None]:
     """Nobody else restores meanwhile. Raises Trouble when somebody does."""
     VOLATILE.mkdir(mode=0o755, exist_ok=True)
-    with (VOLATILE / "restore.lock").open("w") as lock:
+    with LOCK.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -64,16 +76,58 @@ def alone() -> Iterator[None]:
         yield
 
 
+def apart(what: Callable[[], str]) -> str:
+    """Do it in a session of its own, which goes on when the terminal is lost; what came of it, also in the system's log. Raises Trouble."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        by_itself(what, writing)
+    os.close(writing)
+    with open(reading) as answer:
+        try:
+            while not select.select([answer], [], [], SILENT_SECONDS)[0]:
+                print(GOES_ON, file=sys.stderr, flush=True)
+            said = answer.read()
+        except KeyboardInterrupt:
+            said = ""
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGINT)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not said:
+        sys.exit(abs(code))
+    came = json.loads(said)
+    if came["wrong"]:
+        raise Trouble(came["text"])
+    return came["text"]
+
+
+def by_itself(what: Callable[[], str], writing: int) -> NoReturn:
+    """The child's part: it holds the lock that its parent has taken, also when that is gone."""
+    came = {}
+    try:
+        os.setsid()
+        try:
+            came = {"text": what(), "wrong": False}
+        except Trouble as trouble:
+            came = {"text": str(trouble), "wrong": True}
+    except BaseException:
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+    finally:
+        syslog.openlog("practice")
+        syslog.syslog(f"restore: {came.get('text', 'it ended in an error of its own')}")
+        with contextlib.suppress(OSError):
+            os.write(writing, json.dumps(came).encode() if came else b"")
+        os._exit(0 if came else 1)
+
+
 def look() -> dict[str, str]:
     """A sentence when a restore was interrupted; one that is going on is none."""
     work = begun()
     if work is None:
         return {"restore": UNFINISHED.format(notes.read(REBUILD).get("source", "offsite"))} if REBUILD.exists() else {}
-    try:
-        with alone():
-            return {"restore": f"A restore was interrupted ({describe(work)}). Go on or go back: sudo practice restore"}
-    except Trouble:
+    if notes.held(LOCK):
         return {}
+    return {"restore": f"A restore was interrupted ({describe(work)}). Go on or go back: sudo practice restore"}
 
 
 def describe(work: Work) -> str:

@@ -10,7 +10,7 @@ from practice import journal
 from practice.beside import Beside
 from practice.drill import restored
 from practice.journal import REPLACED, Work
-from practice.server import BIN, PSQL, Trouble, as_postgres, sql
+from practice.server import BIN, DATA, PSQL, Trouble, as_postgres, spare, sql
 
 LONGEST_NAME = 63
 KEPT = re.compile(r"(?P<name>.+)_before_\d{8}_\d{6}")
@@ -25,6 +25,11 @@ FROM pg_database WHERE datname = {name}
 GRANTS = """
 SELECT coalesce(json_agg(format('GRANT %s ON DATABASE %s TO %s', privilege_type, {new}, grantee::regrole)), '[]')
   FROM pg_database, aclexplode(datacl) WHERE datname = {name} AND grantee <> 0
+"""
+# A partition, or a child, would be attached to the live parent, which then had its rows.
+ALONE = """
+SELECT format(CASE WHEN relispartition THEN 'ALTER TABLE %1$s DETACH PARTITION %2$s' ELSE 'ALTER TABLE %2$s NO INHERIT %1$s' END,
+  inhparent::regclass, inhrelid::regclass) FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhrelid = to_regclass({table}) \\gexec
 """
 DATABASES = "SELECT json_agg(datname ORDER BY datname) FROM pg_database"
 
@@ -55,6 +60,12 @@ def growing(work: Work) -> str:
     return f"{work['name']}_restoring"
 
 
+def free(work: Work) -> None:
+    """Raises Trouble where a database has that name already: no restore is unfinished, so none of ours grows there."""
+    if growing(work) in sql(DATABASES):
+        raise Trouble(f"there is a database {growing(work)}, which this restore has not made: rename it, or drop it; nothing was begun")
+
+
 def switched(work: Work) -> bool:
     """Whether what was restored has its name already: whole as it was before that step, it is under no other. Raises Trouble."""
     return work["step"] == "switch" and growing(work) not in sql(DATABASES)
@@ -66,6 +77,8 @@ def filled(work: Work, new: str) -> None:
     with restored(work.get("to"), work.get("label")) as scratch:
         if name not in scratch.beside.databases():
             raise Trouble(f"there was no database {name} then")
+        room(scratch.beside, name, "pg_database_size(current_database())")
+        work["unlogged"] = scratch.beside.unlogged(name)
         names = {"name": literal(name), "new": literal(identifier(new))}
         live(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
         live(json.loads(scratch.beside.query("postgres", SHAPE.format(**names))))
@@ -118,17 +131,26 @@ def table(where: str, to: str | None, label: str | None, id: str) -> str:
     with restored(to, label) as scratch:
         if name not in scratch.beside.databases():
             raise Trouble(f"there was no database {name} then")
-        kind_of = f"SELECT relkind, relowner::regrole FROM pg_class WHERE oid = to_regclass({literal(schema)})"
+        kind_of = f"SELECT relkind, relpersistence, relowner::regrole FROM pg_class WHERE oid = to_regclass({literal(schema)})"
         found = scratch.beside.query(name, kind_of).strip()
         if not found:
             raise Trouble(f"there was no table {parts[1]}.{parts[2]} in {name} then")
-        kind, _, owner = found.partition("|")
+        kind, lasting, owner = found.split("|", 2)
         if kind != "r":
             raise Trouble(f"{parts[1]}.{parts[2]} is no plain table; name each of its partitions, or restore the whole database")
+        if lasting == "u":
+            raise Trouble(f"{parts[1]}.{parts[2]} is unlogged: no backup has its rows")
+        room(scratch.beside, name, f"pg_table_size({literal(schema)})")
         # Renamed where nobody sees it, so that the live table's name occurs in nothing that is carried over.
-        scratch.beside.query(name, f"CREATE SCHEMA {side} AUTHORIZATION {owner}; ALTER TABLE {schema} SET SCHEMA {side}")
+        alone = ALONE.format(table=literal(schema))
+        scratch.beside.query(name, f"{alone}CREATE SCHEMA {side} AUTHORIZATION {owner}; ALTER TABLE {schema} SET SCHEMA {side}")
         poured(scratch.beside, name, name, f"--schema={side}", "--section=pre-data", "--section=data")
     return side
+
+
+def room(beside: Beside, name: str, measured: str) -> None:
+    """Raises Trouble where the rows have no room in the live cluster, which writes each of them twice: the changes are kept as well."""
+    spare(DATA.parent, 2 * int(beside.query(name, f"SELECT {measured}")))
 
 
 def poured(beside: Beside, name: str, into: str, *what: str) -> None:

@@ -12,12 +12,12 @@ import sys
 import time
 from typing import Any
 
-from practice import journal, part, whole
+from practice import journal, notes, part, whole
 from practice.clusters import BaseBackup
 from practice.engine import Missing
 from practice.health import clock
 from practice.server import Trouble, is_root, repository
-from practice.timeline import origin, parsed
+from practice.timeline import NEWEST, origin, parsed
 
 WORD = "restore"
 
@@ -26,7 +26,8 @@ def register(commands: Any) -> argparse.ArgumentParser:
     """`practice restore [--to TIME | --backup LABEL] [--database NAME | --table D.S.T | --document PATH]`, or one of the other words."""
     parser = commands.add_parser("restore", help="go back to a moment, or return from there", description=__doc__)
     goal = parser.add_mutually_exclusive_group()
-    goal.add_argument("--to", "--at", metavar="TIME", help='a moment, such as "2026-11-22 14:05:00"; in the practice\'s time zone')
+    moment = f'a moment, such as "2026-11-22 14:05:00", in the practice\'s time zone; or {NEWEST}: the end of what is archived'
+    goal.add_argument("--to", "--at", metavar="TIME", help=moment)
     goal.add_argument("--backup", metavar="LABEL", help="exactly what a backup holds")
     goal.add_argument("--copy", metavar="NAME", help="what a copy of `practice fallback` holds; for when pgBackRest cannot be used")
     goal.add_argument("--back", metavar="KEPT", nargs="?", const="", help="return to what was there before; without a name, to the newest")
@@ -88,6 +89,7 @@ def one_document(arguments: argparse.Namespace) -> int:
 
 def done(arguments: argparse.Namespace) -> str:
     """Do what was asked for; what came of it. Raises Trouble."""
+    whole.swept()
     work = journal.begun()
     if arguments.resume or arguments.cancel:
         if work is None:
@@ -104,17 +106,18 @@ def done(arguments: argparse.Namespace) -> str:
     possible(arguments)
     now = time.strftime("%Y%m%d_%H%M%S")
     if arguments.table:
-        side = part.table(arguments.table, arguments.to, arguments.backup, now)
-        return f"The table as it was then is in the schema {side}; the live one was not touched."
+        return journal.apart(lambda: table(arguments, now))
     aim = {"to": arguments.to, "label": arguments.backup, "copy": arguments.copy}
     work = {"id": now, **aim, "name": arguments.database, "step": "beside"}
+    if work["name"]:
+        part.free(work)
     agreed(f"{overwritten(work)} will be replaced by what it was {goal(work)}.\n{keeping(work)}", WORD, arguments.yes)
     return begun(work)
 
 
 def possible(arguments: argparse.Namespace) -> None:
     """Raises Trouble when there is no way to that moment or backup; before anything is asked or begun."""
-    if arguments.to and parsed(arguments.to).timestamp() > time.time():
+    if arguments.to not in (None, NEWEST) and parsed(arguments.to).timestamp() > time.time():
         raise Trouble(f"{arguments.to} has not come yet")
     if arguments.copy:
         BaseBackup().chain(arguments.copy)
@@ -122,16 +125,28 @@ def possible(arguments: argparse.Namespace) -> None:
         origin(arguments.to, arguments.backup)
 
 
+def table(arguments: argparse.Namespace, now: str) -> str:
+    """Bring one back beside the live one. Raises Trouble."""
+    side = part.table(arguments.table, arguments.to, arguments.backup, now)
+    return f"The table as it was then is in the schema {side}; the live one was not touched."
+
+
 def begun(work: journal.Work) -> str:
-    """Carry it out, so that it can be resumed. Raises Trouble."""
+    """Carry it out, so that it can be resumed; whether or not the terminal is lost. Raises Trouble."""
+    return journal.apart(lambda: carried_out(work))
+
+
+def carried_out(work: journal.Work) -> str:
+    """To the end; what came of it. Raises Trouble."""
     journal.write(work)
     if work["name"]:
         part.database(work)
         before = part.aside(work)
         way = f"To return: practice restore --back {before}" if before in part.kept() else "There was none by that name, so none is kept."
-        return f"{overwritten(work)} is what it was {goal(work)}. {way}"
-    whole.carried_out(work)
-    return f"{overwritten(work)} is what it was {goal(work)}. To return: practice restore --back main.before-{work['id']}"
+    else:
+        whole.carried_out(work)
+        way = f"To return: practice restore --back main.before-{work['id']}"
+    return f"{overwritten(work)} is what it was {goal(work)}{but(work)}. {way}"
 
 
 def resumed(work: journal.Work, yes: bool) -> str:
@@ -183,8 +198,15 @@ def overwritten(work: journal.Work) -> str:
     return f"The database {work['name']}" if work["name"] else "Everything in the database"
 
 
+def but(work: journal.Work) -> str:
+    """What did not come back."""
+    return f", except these unlogged tables, which are empty: {', '.join(work['unlogged'])}" if work.get("unlogged") else ""
+
+
 def goal(work: journal.Work) -> str:
     """Where it goes."""
+    if work.get("to") == NEWEST:
+        return "at the end of what is archived"
     return f"at {work['to']}" if work.get("to") else f"in {work.get('label') or work.get('copy') or work.get('kept')}"
 
 
@@ -224,12 +246,15 @@ def show(as_json: bool) -> None:
         backups, copied = [backup["label"] for backup in taken], [copy.id for copy in copies]
         print(json.dumps({"backups": backups, "copies": copied, "kept": states, "unfinished": work}, indent=1))
         return
-    if work:
+    if work and notes.held(journal.LOCK):
+        print(f"GOING ON: {journal.describe(work)}. What comes of it: journalctl -t practice\n")
+    elif work:
         print(f"INTERRUPTED: {journal.describe(work)}. Go on: practice restore --resume. Take it back: practice restore --cancel\n")
     if not taken and not copies:
         raise Trouble("there is no backup")
     if taken:
-        print(f"Any moment since {clock(taken[0]['timestamp']['stop'])}:  practice restore --to TIME\nA backup:")
+        print(f"Any moment since {clock(taken[0]['timestamp']['stop'])}:  practice restore --to TIME")
+        print(f"The end of what is archived:  practice restore --to {NEWEST}\nA backup:")
         print("\n".join(f"  {clock(backup['timestamp']['stop'])}  practice restore --backup {backup['label']}" for backup in taken))
     else:
         print(lost or "There is no backup.")

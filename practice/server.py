@@ -82,7 +82,7 @@ def spare(directory: Path, wanted: int) -> None:
     free, wanted = disk.f_bavail * disk.f_frsize, wanted * 11 // 10 + SPARE_BYTES
     if free < wanted:
         raise Trouble(
-            f"a copy of the database needs {wanted >> 20} MiB on the data volume, and {free >> 20} MiB are free. Nothing was begun. "
+            f"this needs {wanted >> 20} MiB on the data volume, and {free >> 20} MiB are free. Nothing was begun. "
             "`practice restore` lists what earlier restores keep there"
         )
 

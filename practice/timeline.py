@@ -17,6 +17,9 @@ from practice.clusters import EXACTLY
 from practice.health import clock
 from practice.server import STANZA, Trouble, as_postgres, repository
 
+# Instead of a moment: the end of what is archived.
+NEWEST = "newest"
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -28,14 +31,14 @@ class Origin:
 
 
 def origin(to: str | None = None, label: str | None = None) -> Origin:
-    """How to get to the moment `to`, or to exactly what the backup `label` holds, or to everything there is. Raises Trouble."""
+    """How to get to the moment `to`, or to exactly what the backup `label` holds, or to all there is (NEWEST). Raises Trouble."""
     found = repository()
     if label is not None:
         held = next((backup for backup in found.get("backup", []) if backup["label"] == label), None)
         if held is None:
             raise Trouble(f"there is no backup {label}; `practice backup --list` shows what there is")
         return Origin(label, held["info"]["size"], EXACTLY)
-    moment = parsed(to) if to is not None else None
+    moment = parsed(to) if to not in (None, NEWEST) else None
     number, left = followed(found, moment.timestamp() if moment else time.time())
     held = newest(found, moment.timestamp() if moment else time.time(), number, left)
     how = ["--type=default"] if moment is None else ["--type=time", f"--target={moment.isoformat(sep=' ')}", "--target-action=promote"]

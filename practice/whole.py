@@ -53,11 +53,13 @@ def carried_out(work: Work) -> None:
     if work["step"] == "beside":
         try:
             grown(work)
-        except Trouble:
-            cancelled(work)
-            raise
-        work["step"] = "switch"
-        journal.write(work)
+            work["step"] = "switch"
+            journal.write(work)
+        except (Trouble, OSError):
+            if not work.get("failed"):
+                cancelled(work)
+                raise
+            as_it_was(work)
     switched(work)
     journal.ended()
     with contextlib.suppress(Trouble):  # the watch sees when none is made
@@ -66,7 +68,7 @@ def carried_out(work: Work) -> None:
 
 def cancelled(work: Work) -> None:
     """What was begun is gone, and the live cluster is what it was. Raises Trouble when it has been replaced already."""
-    if work["step"] == "switch" and not (GROWING / MARK).exists():
+    if work.get("failed") or (work["step"] == "switch" and not (GROWING / MARK).exists()):
         raise Trouble(journal.REPLACED)
     Beside(GROWING).halt()
     if work.get("kept"):
@@ -77,6 +79,8 @@ def cancelled(work: Work) -> None:
     else:
         Beside(GROWING).remove()
     journal.ended()
+    if work["step"] == "switch":  # it may have been stopped for that
+        run("systemctl", "start", CLUSTER, timeout=600)
 
 
 def grown(work: Work) -> None:
@@ -103,6 +107,7 @@ def grown(work: Work) -> None:
         beside.restore(origin(work.get("to"), work.get("label")))
     beside.start()
     work["reached"] = beside.reached()
+    work["unlogged"] = beside.unlogged(*beside.databases())
     new_history(beside, histories_here() if work.get("copy") else followed(repository(), time.time())[0])
     same_passwords(beside)
     beside.stop()
@@ -131,18 +136,13 @@ def switched(work: Work) -> None:
     before = LIVE.with_name(f"main.before-{work['id']}")
     with no_backup():
         if (GROWING / MARK).exists():
-            if work.get("copy"):
-                with contextlib.suppress(Trouble):  # pgBackRest may be what is broken
+            if work.get("copy") or work.get("failed"):
+                with contextlib.suppress(Trouble, OSError):  # pgBackRest may be what is broken
                     repository()
                     handed_over()
             else:
                 handed_over()
-            run("systemctl", "stop", CLUSTER, timeout=600)
-            if (LIVE / "postmaster.pid").exists() and Beside(LIVE).alive():
-                raise Trouble(f"the database does not stop: systemctl status {CLUSTER}. Nothing was replaced")
-            # One step: at no moment is there no cluster in its place, where the next deploy would make an empty one.
-            run("mv", "--exchange", "--no-target-directory", str(GROWING), str(LIVE))
-            journal.synced(LIVE.parent)
+            exchanged()
         if GROWING.exists():
             GROWING.rename(before)
             journal.synced(LIVE.parent)
@@ -156,25 +156,45 @@ def switched(work: Work) -> None:
         returned(work, before, trouble)
 
 
+def exchanged() -> None:
+    """The live cluster is stopped, and what was restored is in its place; or the live one goes on. Raises Trouble."""
+    try:
+        run("systemctl", "stop", CLUSTER, timeout=600)
+        if (LIVE / "postmaster.pid").exists() and Beside(LIVE).alive():
+            raise Trouble(f"the database does not stop: systemctl status {CLUSTER}. Nothing was replaced")
+        # One step: at no moment is there no cluster in its place, where the next deploy would make an empty one.
+        run("mv", "--exchange", "--no-target-directory", str(GROWING), str(LIVE))
+    except Trouble:
+        with contextlib.suppress(Trouble):
+            run("systemctl", "start", CLUSTER, timeout=600)
+        raise
+    journal.synced(LIVE.parent)
+
+
 def returned(work: Work, before: Path, why: Trouble) -> None:
     """What was restored does not start where it belongs: what was there before is put back. Raises Trouble."""
     with contextlib.suppress(Trouble):
         run("systemctl", "stop", CLUSTER, timeout=600)
     # It may have begun its history in the archive: what was there before goes on in one of its own, as on every way back.
     again = {"id": f"{work['id']}_failed", "kept": before.name, "name": None, "step": "beside", "failed": True}
-    try:
+    with contextlib.suppress(OSError):  # no room: then it goes back as it was, and what is noted leads to the same end
         journal.write(again)
-        grown(again)
-        switched(again)
-    except Trouble:  # such as a backup disk that is gone: rather a practice that works than an archive in order
-        if GROWING.exists():
-            GROWING.rename(before)
-        if before.exists():
-            run("mv", "--exchange", "--no-target-directory", str(before), str(LIVE))
-            journal.synced(LIVE.parent)
-        run("systemctl", "start", CLUSTER, timeout=600)
-    journal.ended()
+    carried_out(again)
     raise Trouble(f"what was restored did not start ({why}), so what was there before is there again; `practice restore` lists both")
+
+
+def as_it_was(work: Work) -> None:
+    """It cannot get a history of its own, such as without the backup disk: rather a practice that works than an archive in order."""
+    beside = Beside(GROWING)
+    beside.halt()
+    if not GROWING.exists():
+        LIVE.with_name(work["kept"]).rename(GROWING)
+    for name in (*FILES, "log", "recovery.signal"):
+        (GROWING / name).unlink(missing_ok=True)
+    (GROWING / MARK).touch()
+    work["step"] = "switch"
+    with contextlib.suppress(OSError):
+        journal.write(work)
 
 
 def handed_over() -> None:
@@ -211,4 +231,13 @@ def discarded(name: str) -> None:
     """A state that was kept is gone for ever. Raises Trouble when there is none of that name."""
     if name not in kept():
         raise Trouble(f"nothing is kept as {name}; `practice restore` lists what is")
-    shutil.rmtree(LIVE.with_name(name))
+    # Half of one must not be there to return to.
+    LIVE.with_name(name).rename(LIVE.with_name(f"discarded.{name}"))
+    journal.synced(LIVE.parent)
+    swept()
+
+
+def swept() -> None:
+    """What was discarded takes no room any more, also where that was cut off."""
+    for path in LIVE.parent.glob("discarded.*"):
+        shutil.rmtree(path)

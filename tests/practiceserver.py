@@ -33,7 +33,7 @@ database() {{
 cd /
 case "$*" in
 *postgresql@17-main*) case "$*" in
-  start*) [ ! -e /run/no-start ] || {{ rm /run/no-start; exit 1; }}
+  start*) [ ! -e /run/no-start ] || {{ sh /run/no-start; rm /run/no-start; exit 1; }}
     as {BIN}/pg_ctl -D {CLUSTER} status >/dev/null || database start ;;
   stop*) [ ! -e {CLUSTER}/postmaster.pid ] || database -m fast stop ;;
   *is-active*) database status ;;

@@ -287,6 +287,31 @@ def test_the_database_fills_its_volume(server: Server) -> None:
     assert whole(server) and restores(server, labels(server)[-1])
 
 
+# So much is free that a copy of all databases has room, and little more.
+BARELY = f"""set -eu
+wanted=$(($({PSQL} -d postgres -c 'SELECT sum(pg_database_size(oid)) FROM pg_database') * 11 / 10 / 1024 + (384 + 64) * 1024))
+mount -o remount,size=$(($(df --output=used /data | tail -n 1) + wanted))k /data"""
+
+
+def test_rows_that_have_no_room_are_not_carried_over(server: Server) -> None:
+    """A database, or a table, for which there is no room in the live cluster is not begun; with room it comes back."""
+    server.out(f"mountpoint -q /data || {{ {SCARCE}; }}; mount -o remount,size=2g /data")
+    server.sql("CREATE DATABASE images TEMPLATE template0")
+    server.sql("CREATE TABLE scans AS SELECT sha512(id::text::bytea) FROM generate_series(1, 500000) AS id; CHECKPOINT", "images")
+    moment = server.moment()
+    ways = [("--database", "images"), ("--table", "images.public.scans")]
+    server.out(BARELY)
+    assert server.said("drill", "--to", moment, "--query", VISITS)["rows"] == ["20000"], "control: not even the copy had room"
+    refused = [server.practice("restore", "--to", moment, "--yes", *way) for way in ways]
+    assert [done for done in refused if done.returncode != 1 or "MiB are free. Nothing was begun" not in done.stdout] == []
+    assert server.sql("SELECT datname FROM pg_database WHERE datname ~ 'images_'") == ""
+    assert server.sql("SELECT nspname FROM pg_namespace WHERE nspname ~ 'restored'", "images") == ""
+    server.out("mount -o remount,size=2g /data")
+    done = [server.practice("restore", "--to", moment, "--yes", *way) for way in ways]
+    assert [one for one in done if one.returncode] == []
+    server.sql("SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE datname ~ 'images' \\gexec")
+
+
 # What the disk had not written when the power went is lost, with the file system's own journal (EXT4_IOC_SHUTDOWN, 2: NOLOGFLUSH).
 GONE = "import fcntl, os; fcntl.ioctl(os.open('/backup', os.O_RDONLY), 0x8004587D, (2).to_bytes(4, 'little'))"
 # The repository lies on an ext4 of its own, written through by nobody.

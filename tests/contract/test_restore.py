@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from roles.backup import CLUSTER
 from tests.practiceserver import Server, practice_server
 
 NOTES = "SELECT string_agg(note, ' ' ORDER BY id) FROM visits"
@@ -165,6 +166,51 @@ def test_a_power_cut_can_be_taken_back(server: Server, moment: str) -> None:
     server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
 
 
+def test_a_database_that_was_stopped_in_vain_is_started(server: Server, moment: str) -> None:
+    """What was restored cannot take its place: the live one goes on at once, and after --cancel, whatever stopped it; or on to the end."""
+    server.out("cp /usr/bin/mv /root/mv; printf '#!/bin/sh\\nexit 1\\n' >/usr/bin/mv")
+    done = server.practice("restore", "--to", moment, "--yes")
+    assert done.returncode == 1 and notes(server) == "first mistake", done
+    server.out("systemctl stop postgresql@17-main.service; /usr/local/bin/practice restore --cancel")
+    assert notes(server) == "first mistake" and server.out("ls /var/lib/postgresql/17") == "main"
+    assert server.practice("restore", "--to", moment, "--yes").returncode == 1
+    server.out("cp /root/mv /usr/bin/mv; /usr/local/bin/practice restore --resume --yes")
+    assert notes(server) == "first"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+# A terminal is lost when all is restored; a backup holds it up.
+HUNG_UP = """
+import fcntl, os, signal, subprocess, sys, time
+from pathlib import Path
+held = os.open("/var/lib/cabinet/pgbackrest", os.O_RDONLY)
+fcntl.flock(held, fcntl.LOCK_EX)
+def practice(*words):
+    return subprocess.run(["/usr/local/bin/practice", "restore", *words], capture_output=True, text=True, timeout=20).stdout
+begun = subprocess.Popen(["/usr/local/bin/practice", "restore", "--to", "{moment}", "--yes"], start_new_session=True)
+while not Path("/var/lib/postgresql/17/main.restoring/cabinet-restored").exists():
+    assert begun.poll() is None
+    time.sleep(0.05)
+os.killpg(begun.pid, signal.SIGHUP)
+assert begun.wait() == -signal.SIGHUP
+print(practice(), practice("--resume", "--yes"))
+os.close(held)
+end = time.monotonic() + 60
+while Path("/var/lib/cabinet/restore.json").exists() and time.monotonic() < end:
+    time.sleep(0.1)
+"""
+
+
+def test_a_restore_goes_on_without_its_terminal(server: Server, moment: str) -> None:
+    """Its connection ends: it comes to its end by itself, and until then it is said that it goes on."""
+    said = server.out("python3 -I -", HUNG_UP.format(moment=moment))
+    assert notes(server) == "first" and server.said("restore")["unfinished"] is None
+    assert "GOING ON: everything" in said and "INTERRUPTED" not in said and "another restore is going on" in said, said
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
 def test_what_does_not_start_is_replaced_by_what_was_there(server: Server, moment: str) -> None:
     """The practice works as before, in a history that can be restored."""
     server.out("touch /run/no-start")
@@ -172,6 +218,39 @@ def test_what_does_not_start_is_replaced_by_what_was_there(server: Server, momen
     assert done.returncode == 1 and "did not start" in done.stdout, done.stdout + done.stderr
     assert notes(server) == "first mistake" and server.said("restore")["unfinished"] is None
     assert server.practice("drill").returncode == 0, "the history that was returned to cannot be restored"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+KEY = "/etc/pgbackrest/conf.d/key.conf"
+# What stops the state that was there from getting a history of its own, and what mends it: once its cluster runs, and before.
+WITHOUT = {
+    "the repository cannot be read": (f"sed -i s/a-key/another-key/ {KEY}", f"sed -i s/another-key/a-key/ {KEY}"),
+    "pgBackRest cannot be run": ("chmod a-x /usr/bin/pgbackrest", "chmod a+x /usr/bin/pgbackrest"),
+}
+
+
+@pytest.mark.parametrize("fault", WITHOUT)
+def test_what_was_there_comes_back_also_without_the_archive(server: Server, moment: str, fault: str) -> None:
+    """It breaks when what was restored does not start: the practice works as before, and what it enters is archived once that is mended."""
+    breaks, mends = WITHOUT[fault]
+    server.out("cat >/run/no-start", breaks)
+    done = server.practice("restore", "--to", moment, "--yes")
+    server.out(mends)
+    assert done.returncode == 1 and "did not start" in done.stdout, done.stdout + done.stderr
+    assert notes(server) == "first mistake" and server.said("restore")["unfinished"] is None
+    assert server.practice("drill").returncode == 0, "what is entered now cannot be restored"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
+def test_a_power_cut_on_the_way_back_from_what_does_not_start(server: Server, moment: str) -> None:
+    """It is gone on with to what was there, and cannot be taken back: what does not start had replaced it."""
+    server.out("touch /run/no-start")
+    cut(server, moment, "before the end")
+    assert server.practice("restore", "--cancel").returncode == 1, "what does not start was left in its place"
+    server.out("/usr/local/bin/practice restore --resume --yes")
+    assert notes(server) == "first mistake" and server.said("restore")["unfinished"] is None
     (kept,) = server.said("restore")["kept"]
     server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
 
@@ -194,6 +273,20 @@ def test_one_database_goes_back_and_returns(server: Server, moment: str) -> None
     assert server.said("restore")["kept"] == []
     assert server.practice("restore", "--to", moment, "--database", "nowhere", "--yes").returncode == 1
     assert server.said("restore")["unfinished"] is None
+
+
+def test_a_database_that_somebody_has_made_is_not_dropped(server: Server, moment: str) -> None:
+    """Not even one that is called as what grows: it is named and stays, whatever becomes of the restore; once it is gone, that works."""
+    server.sql("CREATE DATABASE practice_restoring TEMPLATE template0")
+    server.sql("CREATE TABLE own AS SELECT 1", "practice_restoring")
+    words = ("restore", "--to", moment, *ONE, "--yes")
+    refused = server.practice(*words)
+    assert refused.returncode == 1 and "there is a database practice_restoring" in refused.stdout, refused
+    assert server.sql("SELECT count(*) FROM own", "practice_restoring") == "1" and server.said("restore")["unfinished"] is None
+    server.sql("DROP DATABASE practice_restoring")
+    assert server.practice(*words).returncode == 0 and notes(server) == "first"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
 
 
 @pytest.mark.longer("where", ("before the exchange", "after the exchange"), ("while it is filled", "before it is known to be filled"))
@@ -239,6 +332,20 @@ def test_a_database_that_is_gone_comes_back(server: Server, moment: str) -> None
     assert notes(server) == "first" and server.said("restore")["kept"] == []
 
 
+def test_a_database_that_is_broken_comes_back_up_to_its_end(server: Server, moment: str) -> None:
+    """It does not start and hands nothing over any more: a moment after what is archived is refused, with the way to the end of that."""
+    server.moment()
+    control = f"{CLUSTER}/global/pg_control"
+    server.out(f"systemctl stop postgresql@17-main.service; mv {control} /root/control; systemctl start postgresql@17-main.service || true")
+    done = server.practice("restore", "--to", server.out("date '+%F %T.%6N'"), "--yes")
+    assert done.returncode == 1 and "what is archived ends before that moment, with 20" in done.stdout, done.stdout + done.stderr
+    said = server.out("/usr/local/bin/practice restore --to newest --yes")
+    assert "at the end of what is archived" in said and notes(server) == "first mistake", said
+    assert server.practice("drill").returncode == 0, "the history that was begun cannot be restored"
+    (kept,) = server.said("restore")["kept"]
+    server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+
+
 def test_one_table_comes_back_beside_the_live_one(server: Server, moment: str) -> None:
     """With its rows and its owner, in a schema of its own; the live table, and what may be done with it, is untouched."""
     said = server.out(f"/usr/local/bin/practice restore --to '{moment}' --table practice.public.visits")
@@ -247,6 +354,44 @@ def test_one_table_comes_back_beside_the_live_one(server: Server, moment: str) -
     assert server.sql(f"SELECT relowner::regrole FROM pg_class WHERE oid = '{side}.visits'::regclass", "practice") == "practice"
     server.sql(f"DROP SCHEMA {side} CASCADE", "practice")
     assert "there was no table" in server.practice("restore", "--to", moment, "--table", "practice.public.nothing").stdout
+
+
+def test_a_table_that_no_backup_holds_is_named(server: Server, moment: str) -> None:
+    """Unlogged: it comes back empty, which is said of a database and of everything; alone it does not come back."""
+    server.sql("CREATE UNLOGGED TABLE queue AS SELECT 1", "practice")
+    then = server.moment()
+    refused = server.practice("restore", "--to", then, "--table", "practice.public.queue")
+    assert refused.returncode == 1 and "queue is unlogged" in refused.stdout, refused
+    for what in ("--database practice", ""):
+        said = server.out(f"/usr/local/bin/practice restore --to '{then}' --yes {what}")
+        assert "except these unlogged tables, which are empty: practice.public.queue. To return" in said, said
+        assert server.sql("SELECT count(*) FROM queue", "practice") == "0" and notes(server) == "first mistake"
+    for kept in server.said("restore")["kept"]:
+        server.out(f"/usr/local/bin/practice restore --discard {kept} --yes")
+    server.sql("DROP TABLE queue", "practice")
+
+
+PARTED = """
+CREATE TABLE months (at date) PARTITION BY RANGE (at);
+CREATE TABLE may PARTITION OF months FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
+CREATE TABLE june PARTITION OF months FOR VALUES FROM ('2026-06-01') TO ('2026-07-01');
+CREATE TABLE old (at date); CREATE TABLE paid (sum int); CREATE TABLE older () INHERITS (old, paid);
+INSERT INTO months VALUES ('2026-05-05'), ('2026-06-06'); INSERT INTO older VALUES ('1999-09-09', 9)
+"""
+
+
+def test_a_part_of_a_table_comes_back_without_it(server: Server, moment: str) -> None:
+    """A partition that is there still, one that is gone, and a child of two: each alone, and no row of it in the live parent."""
+    server.sql(PARTED, "practice")
+    then = server.moment()
+    server.sql("DROP TABLE june", "practice")
+    for table in ("may", "june", "older"):
+        said = server.out(f"/usr/local/bin/practice restore --to '{then}' --table practice.public.{table}")
+        (side,) = (word for word in said.replace(";", " ").split() if word.startswith("restored_"))
+        assert server.sql(f"SELECT count(*) FROM {side}.{table}", "practice") == "1"
+        assert server.sql("SELECT (SELECT count(*) FROM months), (SELECT count(*) FROM old)", "practice") == "1|1", table
+        server.sql(f"DROP SCHEMA {side} CASCADE", "practice")
+    server.sql("DROP TABLE months, old, paid CASCADE", "practice")
 
 
 def test_a_way_that_does_not_exist_is_said_before_anything_begins(server: Server, moment: str) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import errno
+import functools
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from practice import beside, clusters, drilled, timeline
-from practice.server import Trouble
+from practice import beside, clusters, drilled, journal, restore, timeline, whole
+from practice.server import Trouble, spare
 from tests.offline.test_practice import DRILL, NOW
 
 
@@ -33,6 +37,13 @@ def test_a_restore_refuses_a_moment_it_cannot_read() -> None:
     assert [timeline.newest(found, moment, 1, {})["label"] for moment in (150, 999)] == ["a", "b"]
 
 
+def test_the_newest_is_a_moment_that_nobody_has_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no target that could lie behind the end; a moment has."""
+    monkeypatch.setattr(timeline, "repository", lambda: {"backup": [backup("a", 100, 1, "0/100")]})
+    assert timeline.origin("newest").options == ("--type=default", "--target-timeline=1")
+    assert timeline.origin("2026-11-22 14:05:00").options[0] == "--type=time"
+
+
 def test_a_restore_starts_in_the_history_that_was_the_practices() -> None:
     """What was backed up in a history after it was left leads nowhere: the newest of all is the wrong one."""
     said = "1\t0/150\tbefore 2026-11-22 14:05:00\n\n2\t0/300\tno recovery target specified\n"
@@ -50,6 +61,85 @@ def test_a_restore_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: p
     with pytest.raises(Trouble, match=r"needs \d+ MiB on the data volume, and \d+ MiB are free. Nothing was begun"):
         beside.Beside(tmp_path / "scratch").restore(timeline.Origin("a", 1, ()))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data directory that runs, and one beside it that does not, whole and marked; what was restored is to be replaced by that."""
+
+    def run(*words: str, **_: float) -> None:
+        if words[0] == "mv":  # --exchange
+            (tmp_path / "main").rename(tmp_path / "other")
+            Path(words[-2]).rename(tmp_path / "main")
+            (tmp_path / "other").rename(words[-2])
+        elif words[:2] == ("systemctl", "start") and not (tmp_path / "main/runs").exists():
+            raise Trouble("it does not run")
+
+    for name in ("main", "main.restoring", "backups"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "main/runs").touch()
+    (tmp_path / "main.restoring" / whole.MARK).touch()
+    for name, value in (("LIVE", tmp_path / "main"), ("GROWING", tmp_path / "main.restoring"), ("BACKUPS", tmp_path / "backups")):
+        monkeypatch.setattr(whole, name, value)
+    monkeypatch.setattr(whole, "run", run)
+    monkeypatch.setattr(whole, "sql", lambda _: None)
+    monkeypatch.setattr(whole, "repository", dict)
+    monkeypatch.setattr(whole, "handed_over", lambda: None)
+    monkeypatch.setattr(journal, "JOURNAL", tmp_path / "restore.json")
+    return tmp_path / "main"
+
+
+def test_what_goes_on_by_itself_answers_all_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In another session, which no terminal's end reaches; its word, its trouble and its end arrive; whoever waits is told now and then."""
+
+    def patient() -> str:
+        time.sleep(0.3)
+        return str(os.getsid(0))
+
+    monkeypatch.setattr(journal, "SILENT_SECONDS", 0.1)
+    assert int(journal.apart(patient)) not in (os.getsid(0), os.getpid())
+    assert journal.GOES_ON in capsys.readouterr().err
+    with pytest.raises(Trouble, match="are free"):
+        journal.apart(functools.partial(spare, Path("/"), 1 << 60))
+    with pytest.raises(SystemExit, match="9"):
+        journal.apart(lambda: os.kill(os.getpid(), 9))
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_what_was_there_comes_back_where_there_is_no_room(noted: bool, live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for its settings, nor for a note of it: it is the live one again, with nothing in it that keeps it from starting."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    work = {"id": "1", "to": "2026-11-22 14:05:00", "name": None, "step": "switch"}
+    journal.write(work)
+    (live / "recovery.signal").touch()
+    monkeypatch.setattr(beside.Beside, "configure", full)
+    if not noted:
+        monkeypatch.setattr(journal.notes, "write", full)
+    with pytest.raises(Trouble, match="so what was there before is there again"):
+        whole.carried_out(work)
+    assert [path.name for path in live.iterdir()] == ["runs"] and whole.kept() == ["main.before-1_failed"]
+    assert journal.begun() is None and not whole.GROWING.exists()
+
+
+def test_half_of_what_was_discarded_is_never_returned_to(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power goes while it is removed: nothing is kept any more, and whoever restores next removes the rest."""
+
+    def cut(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    left = live.with_name("main.before-1")
+    (left / "base").mkdir(parents=True)
+    with monkeypatch.context() as power:
+        power.setattr(whole.shutil, "rmtree", cut)
+        with pytest.raises(KeyboardInterrupt):
+            whole.discarded(left.name)
+    assert whole.kept() == [] and [path.name for path in live.parent.glob("*before*")] == ["discarded.main.before-1"]
+    with pytest.raises(Trouble, match="no restore was interrupted"):
+        restore.done(argparse.Namespace(resume=True, cancel=False, yes=True))
+    assert list(live.parent.glob("*before*")) == []
 
 
 @pytest.mark.parametrize(("kept", "kind"), [((1, "full"), "incr"), ((2, "incr"), "full"), (None, "full")])
