@@ -94,30 +94,31 @@ def apart(what: Callable[[], str]) -> str:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not said:
         sys.exit(abs(code))
-    came = json.loads(said)
-    if came["wrong"]:
-        raise Trouble(came["text"])
-    return came["text"]
+    well, text = json.loads(said)
+    if not well:
+        raise Trouble(text)
+    return text
 
 
 def by_itself(what: Callable[[], str], writing: int) -> NoReturn:
     """The child's part: it holds the lock that its parent has taken, also when that is gone."""
-    came = {}
+    said, text = b"", "it ended in an error of its own"
     try:
         os.setsid()
         try:
-            came = {"text": what(), "wrong": False}
+            well, text = True, what()
         except Trouble as trouble:
-            came = {"text": str(trouble), "wrong": True}
+            well, text = False, str(trouble)
+        said = json.dumps([well, text]).encode()
     except BaseException:
         with contextlib.suppress(OSError):
             traceback.print_exc()
     finally:
         syslog.openlog("practice")
-        syslog.syslog(f"restore: {came.get('text', 'it ended in an error of its own')}")
+        syslog.syslog(f"restore: {text}")
         with contextlib.suppress(OSError):
-            os.write(writing, json.dumps(came).encode() if came else b"")
-        os._exit(0 if came else 1)
+            os.write(writing, said)
+        os._exit(0 if said else 1)
 
 
 def look() -> dict[str, str]:
