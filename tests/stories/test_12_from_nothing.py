@@ -278,8 +278,7 @@ def told(life: Life, there: set[int]) -> dict[int, float]:
     newest, end = max(life.acknowledged[number] for number in there & set(life.acknowledged)), max(life.acknowledged.values())
     print(
         f"\n{len(life.acknowledged)} commits acknowledged, {len(missing)} missing. The newest that is there is {end - newest:.0f} s "
-        f"older than the end, and {life.sent - newest:.0f} s older than the beginning of the run that sent it, "
-        f"which took {life.run:.0f} s."
+        f"older than the end; the last run that sent anything began {end - life.sent:.0f} s before that, and took {life.run:.0f} s."
     )
     return missing
 
