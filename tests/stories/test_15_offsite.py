@@ -53,7 +53,9 @@ FORGET = "systemctl stop 'practice-offsite@*'; rm -rf /var/lib/cabinet/offsite/s
 BY_HAND = "systemctl stop practice-offsite-send.timer 'practice-offsite@*'"
 KEEPER = "python3 -I /usr/local/lib/cabinet/keeper.py"
 SCAN = "/srv/offsite-story"
-FORGED = "restic --no-cache backup --json --no-scan --host=practice --tag=documents --time='2030-01-01 00:00:00' /etc/hostname"
+# No further ahead than a clock may be: what lies ahead of that is passed over.
+SOON = "$(date -d '30 minutes' '+%F %T')"
+FORGED = f'restic --no-cache backup --json --no-scan --host=practice --tag=documents --time="{SOON}" /etc/hostname'
 # What a new server would take out of a repository.
 CHOSEN = (
     "import json, sys; sys.path.insert(0, '/usr/local/lib/cabinet'); from practice import fetch; "
