@@ -101,7 +101,9 @@ class Machine:
     def power_cut(self) -> None:
         """Take the power away: QEMU ends at once, nothing in the server is asked."""
         if self.running():
-            self._virsh("destroy", self.name)
+            self._virsh("destroy", self.name, check=False)  # it may have gone off by itself in this moment
+            if not self._wait(lambda: not self.running(), 30):
+                raise HostError(f"the VM {self.name} does not end; see {self.state}/run/libvirt/qemu/run")
 
     def destroy(self) -> None:
         """Remove the machine with its disks, TPM, variables, neighbour and what it let people in by. The box in the cache stays.
